@@ -1,0 +1,1 @@
+"""The controller runtime: one mailbox per key, level-triggered, backoff with jitter."""

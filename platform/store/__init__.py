@@ -1,0 +1,1 @@
+"""Durable objects with watch: one interface, SQLite and memory behind it."""
