@@ -35,9 +35,31 @@ class WatchEvent:
     `{"kind", "metadata": {"resourceVersion"}}`."""
 
 
+class Watch(Protocol):
+    """One reader's events, an async iterator; `anext` may be cancelled and called again without losing any."""
+
+    def __aiter__(self) -> AsyncIterator[WatchEvent]:
+        """Itself."""
+
+    async def __anext__(self) -> WatchEvent:
+        """Raises Gone when the reader fell too far behind."""
+
+    @property
+    def pending(self) -> int:
+        """Events that wait to be read."""
+
+    def bookmark(self) -> None:
+        """Queue a BOOKMARK of the store's current version, behind every event up to it. A watch whose kinds stay
+        quiet while others change gets one by itself from time to time."""
+
+    async def aclose(self) -> None:
+        """End the watch; what is queued is dropped."""
+
+
 class Store(Protocol):
     def create(self, obj: Json) -> Json:
-        """Add an object; fills uid, generation 1, resourceVersion, creationTimestamp. Raises AlreadyExists."""
+        """Add an object; fills uid, generation 1, resourceVersion, creationTimestamp; a status that is given is kept.
+        Raises AlreadyExists, Conflict (every owner it names was deleted)."""
 
     def get(self, ref: Ref) -> Json:
         """Raises NotFound."""
@@ -47,7 +69,8 @@ class Store(Protocol):
 
     def update(self, obj: Json) -> Json:
         """Replace metadata (what is writable) and spec; status stays. A no-op update keeps the resourceVersion.
-        Raises NotFound, Conflict (stale resourceVersion, or another uid)."""
+        Removing the last finalizer of an object that is marked for deletion deletes it.
+        Raises NotFound, Conflict (stale resourceVersion, or another uid), Invalid (a new finalizer while deleting)."""
 
     def update_status(self, obj: Json) -> Json:
         """Replace only status. Raises NotFound, Conflict."""
@@ -56,9 +79,10 @@ class Store(Protocol):
         """Delete, or mark for deletion when finalizers remain. Raises NotFound, Conflict (another uid)."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Writes inside become durable and visible to watchers together, or not at all when the block raises."""
+        """Writes inside become durable and visible to watchers together, or not at all when the block raises.
+        Nests: an inner block that raises takes back only its own writes. No `await` inside."""
 
-    def watch(self, kinds: tuple[str, ...], since: str | None = None) -> AsyncIterator[WatchEvent]:
+    def watch(self, kinds: tuple[str, ...], since: str | None = None) -> Watch:
         """Events of these kinds (all when empty) with resourceVersion > `since`; None: from now on.
         Raises Gone when `since` is older than the history, or when the watcher falls too far behind.
         The subscription begins at the call, before the first `anext`."""
