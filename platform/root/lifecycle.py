@@ -1,0 +1,172 @@
+"""`hekla up` and `hekla down`: each step can be repeated; a second `up` finds everything there and changes nothing."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from hekla.platform.base.errors import Permanent
+from hekla.platform.root import ray_link
+from hekla.platform.root.platform_actor import find_platform_actor, start_platform_actor
+from hekla.platform.root.ray_processes import RayHead, processes_of, start_local_ray, stop_local_ray
+from hekla.platform.root.settings import ClusterFile, PlatformSettings
+
+READY_TIMEOUT_S = 120.0
+"""Longest wait for the endpoint's first answer: a loaded two-core machine needs half of it."""
+
+Report = Callable[[str], None]
+"""Told of each step as it begins, for people who wait."""
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    address: str = ""
+    """Ray cluster to join, `host:port` or `auto`; empty starts one here."""
+    num_cpus: int | None = None
+    dashboard: bool = True
+
+
+def up(settings: PlatformSettings, ray_options: RayOptions, report: Report) -> ClusterFile:
+    """Bring the platform up, or find it up, and return where it is.
+
+    Raises Permanent when the port is taken, the given cluster is another one than the running, or nothing answers in time.
+    """
+    home = settings.home_path
+    known = ClusterFile.read(home)
+    if known is not None and _answers(known.endpoint):
+        if ray_options.address not in ("", known.ray_address):
+            raise Permanent(f"hekla is already up on Ray {known.ray_address}; `hekla down` first to move it")
+        report(f"already up at {known.endpoint}")
+        return known
+    if known is None or not _is_alive(known):
+        _refuse_taken_port(settings)
+        known = _begin(settings, ray_options, home, report)
+    ray_link.connect(known.ray_address, settings.ray_namespace)
+    try:
+        report("starting the platform (store, controllers, resource API)")
+        actor = start_platform_actor(settings, ray_link.head_node_id())
+        ray_link.wait_for_platform(actor)
+        report(f"starting the ingress ({settings.ingress_replicas} replicas, data plane {settings.data_plane})")
+        ray_link.start_ingress(settings)
+    finally:
+        ray_link.disconnect()
+    _await_endpoint(known.endpoint)
+    report(f"ready at {known.endpoint}")
+    return known
+
+
+def _begin(settings: PlatformSettings, options: RayOptions, home: Path, report: Report) -> ClusterFile:
+    endpoint = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"
+    if options.address:
+        report(f"joining Ray at {options.address}")
+        found = ClusterFile(endpoint=endpoint, ray_address=options.address, ray_namespace=settings.ray_namespace)
+    else:
+        report("starting Ray")
+        head = _start_ray(settings, options, home)
+        found = ClusterFile(
+            endpoint=endpoint,
+            ray_address=head.address,
+            ray_namespace=settings.ray_namespace,
+            cluster_id=head.cluster_id,
+            temp_dir=str(head.temp_dir),
+            dashboard=head.dashboard_url or "",
+        )
+    # Written before anything else can fail, so that `hekla down` always finds what was started.
+    found.write(home)
+    return found
+
+
+def _start_ray(settings: PlatformSettings, options: RayOptions, home: Path) -> RayHead:
+    env: dict[str, str] = {}
+    if settings.data_plane == "haproxy":
+        env = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        }
+    return start_local_ray(home, num_cpus=options.num_cpus, node_ip="127.0.0.1", dashboard=options.dashboard, env=env)
+
+
+def down(home: Path, report: Report) -> list[str]:
+    """Stop everything that `up` started here; returns what could not be cleaned. No error when nothing is up.
+
+    A Ray that `up` joined goes on; only hekla's actors, placement groups and Serve application leave it. Objects stay in
+    the store: the next `up` serves them again (`hekla down --purge` forgets them).
+    """
+    known = ClusterFile.read(home)
+    if known is None:
+        report("nothing is up")
+        return []
+    leftovers: list[str] = []
+    if _is_alive(known):
+        try:
+            _leave_cluster(known, report)
+        except Exception as error:
+            # A half-dead cluster must not keep `down` from removing what it can by process id.
+            report(f"could not stop hekla gently ({error}); stopping its processes")
+    if known.cluster_id:
+        report("stopping Ray")
+        leftovers = stop_local_ray(known.cluster_id, Path(known.temp_dir))
+    ClusterFile.remove(home)
+    report("down" if not leftovers else "down, but something stayed behind")
+    return leftovers
+
+
+def _leave_cluster(known: ClusterFile, report: Report) -> None:
+    ray_link.connect(known.ray_address, known.ray_namespace)
+    try:
+        report("stopping the ingress")
+        ray_link.stop_ingress(known.ray_namespace)
+        actor = find_platform_actor(known.ray_namespace)
+        if actor is not None:
+            report("stopping engines and controllers")
+            ray_link.shut_down_platform(actor)
+    finally:
+        ray_link.disconnect()
+
+
+def _is_alive(known: ClusterFile) -> bool:
+    """Is the Ray that the file names still there?"""
+    if known.cluster_id:
+        return bool(processes_of(known.cluster_id))
+    if ":" not in known.ray_address:
+        return True
+    host, _, port = known.ray_address.rpartition(":")
+    return _connects(host, int(port))
+
+
+def _connects(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _refuse_taken_port(settings: PlatformSettings) -> None:
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    if _connects(host, settings.port):
+        raise Permanent(f"port {settings.port} on {host} is taken by another program; choose one with --port")
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        health = httpx.get(f"{endpoint}/health", timeout=5.0)
+        return health.status_code == 200 and httpx.get(f"{endpoint}/hekla/v1/status", timeout=5.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _await_endpoint(endpoint: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not _answers(endpoint):
+        if time.monotonic() > deadline:
+            raise Permanent(f"{endpoint} did not answer within {READY_TIMEOUT_S:.0f} s; see `hekla logs --platform`")
+        time.sleep(0.1)

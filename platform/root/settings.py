@@ -1,0 +1,148 @@
+"""The platform's settings, read once and passed down. `docs/settings.md` lists every field; a test checks that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from hekla.platform.base.errors import FieldError, Invalid
+
+DataPlane = Literal["direct", "haproxy"]
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """Each field can be set by `hekla up --<field>` or the variable `HEKLA_<FIELD>`; the option wins."""
+
+    home: str = "~/.hekla"
+    """Folder for the store, the model cache and the file that tells the CLI where the platform is."""
+
+    host: str = "127.0.0.1"
+    """Address the endpoint listens on. Loopback by default: until keys are set up, nobody else should reach it."""
+
+    port: int = 8000
+    """Port of the endpoint: the OpenAI API, the resource API and /metrics."""
+
+    data_plane: DataPlane = "direct"
+    """`direct`: each ingress replica listens on the port itself (SO_REUSEPORT), the faster way where measured.
+    `haproxy`: Ray Serve's HAProxy listens on every interface and forwards to the replicas."""
+
+    ingress_replicas: int = 2
+    """Two, so that one can die without the endpoint going away."""
+
+    ray_namespace: str = "hekla"
+    """Ray namespace of the platform's actors; another one makes a second platform on the same cluster."""
+
+    access_log: str = "stdout"
+    """`stdout`, `stderr`, a file's path, or `off`."""
+
+    access_log_format: Literal["text", "json"] = "text"
+
+    body_bytes_max: int = 32 * 2**20
+    """Largest request body: 32 MiB holds a million-token prompt and a few images."""
+
+    drain_s: float = 30.0
+    """How long an ingress replica finishes what it carries before it stops."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser().absolute()
+
+    @property
+    def store_path(self) -> Path:
+        return self.home_path / "store.db"
+
+    @property
+    def cache_path(self) -> Path:
+        return self.home_path / "models"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**data)
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], **options: Any) -> Self:
+        """Defaults, then `HEKLA_*` variables, then options that are not None. Raises Invalid naming every bad one."""
+        settings, problems = cls(), []
+        for spec in fields(cls):
+            raw = options.get(spec.name)
+            source = f"--{spec.name.replace('_', '-')}"
+            if raw is None:
+                source = f"HEKLA_{spec.name.upper()}"
+                raw = environ.get(source)
+            if raw is None:
+                continue
+            try:
+                settings = replace(settings, **{spec.name: _convert(spec.name, raw, getattr(settings, spec.name))})
+            except ValueError as error:
+                problems.append(FieldError(source, str(error)))
+        if problems:
+            raise Invalid.of("settings", problems)
+        return settings
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data_plane": ("direct", "haproxy"),
+    "access_log_format": ("text", "json"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (1, 65535),
+    "ingress_replicas": (1, 256),
+    "body_bytes_max": (1024, 2**31),
+    "drain_s": (0, 3600),
+}
+
+
+def _convert(name: str, raw: Any, default: Any) -> Any:
+    if name in CHOICES and raw not in CHOICES[name]:
+        raise ValueError(f"{raw!r} is not allowed; choose one of {', '.join(CHOICES[name])}")
+    if not isinstance(default, int | float):
+        return str(raw)
+    try:
+        value = type(default)(raw)
+    except (TypeError, ValueError):
+        raise ValueError(f"{raw!r} is not a number") from None
+    low, high = RANGES[name]
+    if not low <= value <= high:
+        raise ValueError(f"{value} is out of range; allowed is {low:g} to {high:g}")
+    return value
+
+
+@dataclass(frozen=True)
+class ClusterFile:
+    """`cluster.json` in the home folder: what `hekla up` started, for the CLI, the SDK and `hekla down`."""
+
+    endpoint: str
+    ray_address: str
+    ray_namespace: str
+    cluster_id: str = ""
+    """Set when `hekla up` started this Ray; empty when it joined one."""
+    temp_dir: str = ""
+    dashboard: str = ""
+
+    def write(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        draft = home / "cluster.json.new"
+        draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        draft.replace(home / "cluster.json")
+
+    @classmethod
+    def read(cls, home: Path) -> Self | None:
+        """None when there is none."""
+        try:
+            return cls(**json.loads((home / "cluster.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    @staticmethod
+    def remove(home: Path) -> None:
+        (home / "cluster.json").unlink(missing_ok=True)
