@@ -19,7 +19,12 @@ class ApiModel(BaseModel):
     """Base of all specs: camelCase outside, snake_case inside, unknown fields refused."""
 
     model_config = ConfigDict(
-        extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,  # field docstrings become the schema's descriptions
     )
 
 

@@ -30,6 +30,8 @@ class EngineSpec(ApiModel):
     revision: str = ""
     launch: dict[str, Any] = Field(default_factory=dict)
     """An `EngineLaunch` (hekla.deployments.launch) as JSON."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """What its bundle holds, in Ray's names and units."""
     placement_group: str = ""
     bundle: int = 0
     node: str = ""
@@ -54,6 +56,8 @@ class EngineStatus(ApiModel):
     restarts: int = 0
     started_at: str = ""
     ready_at: str = ""
+    failed_at: str = ""
+    """Since when it has not been ready after a failure; empty while it is well."""
     progress: float = 0.0
     """0…1 within the phase, for progress bars."""
 

@@ -1,0 +1,31 @@
+"""JSON merge patch (RFC 7386)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hekla.platform.api.defaults import DEPTH_MAX, is_deeper
+from hekla.platform.base.errors import BadRequest
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """`target` with `patch` applied: objects merge, null removes, everything else replaces (RFC 7386 §2).
+
+    Changes neither argument. Raises BadRequest when the patch is nested too deeply.
+    """
+    if is_deeper(patch, DEPTH_MAX):
+        raise BadRequest(f"the patch is nested too deeply; allowed: at most {DEPTH_MAX} levels")
+    return _merged(target, patch)
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    result = copy.deepcopy(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merged(result.get(name), value)
+    return result
