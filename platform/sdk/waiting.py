@@ -1,0 +1,140 @@
+"""Is it ready yet, and how far is it? Pure: fed with changes, it answers; the clients do the watching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hekla.platform.api.meta import Json, Ref, is_owned_by, ref_of
+from hekla.platform.api.registry import all_kinds, kind_named
+from hekla.platform.base.errors import HeklaError, NotFound
+from hekla.platform.sdk.watching import Change, WatchState
+
+WAIT_TIMEOUT_S = 600.0
+"""Default patience: a model of a few gigabytes is fetched and loaded well within ten minutes."""
+
+MULTI_WATCH_PATH = "/hekla/v1/watch"
+
+
+class NotReady(HeklaError, TimeoutError):
+    """The object was not ready (or not gone) in time; the message quotes what its condition says."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of the wait: what the object says, and its engines by name."""
+
+    object: Json
+    message: str
+    engines: tuple[Json, ...]
+
+    def __str__(self) -> str:
+        steps = [f"{engine['metadata']['name']}: {engine_step(engine)}" for engine in self.engines]
+        return " · ".join(steps) or self.message
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def engine_step(engine: Json) -> str:
+    """`Fetching 40 %`, `Loading`, `Ready`, `Failed (why)`."""
+    status = engine.get("status") or {}
+    phase = str(status.get("phase") or "Pending")
+    progress = float(status.get("progress") or 0.0)
+    if phase in ("Fetching", "Loading") and 0 < progress < 1:
+        return f"{phase} {progress:.0%}"
+    if phase == "Failed" and status.get("message"):
+        return f"Failed ({status['message']})"
+    return phase
+
+
+def readiness(obj: Json) -> tuple[bool, str]:
+    """Whether the object is ready, and what its ready condition says in words."""
+    wanted = kind_named(obj["kind"]).ready_condition
+    if wanted is None:
+        return True, ""
+    status = obj.get("status") or {}
+    condition = next((c for c in status.get("conditions") or () if c["type"] == wanted), None)
+    if condition is None:
+        return False, f"no {wanted} condition yet: no controller has looked at it"
+    observed = condition.get("observedGeneration") or status.get("observedGeneration")
+    is_stale = isinstance(observed, int) and observed < int(obj["metadata"].get("generation") or 0)
+    words = condition.get("message") or condition.get("reason") or f"{wanted} is {condition['status']}"
+    return condition["status"] == "True" and not is_stale, str(words)
+
+
+class Wait:
+    """Waits for one object: to become ready, or to go away. Owned objects are followed for progress and reasons."""
+
+    def __init__(self, kind: str, namespace: str, name: str, *, gone: bool = False) -> None:
+        self.ref = Ref(kind_named(kind).kind, namespace, name)
+        self.is_for_deletion = gone
+        self._owned = _kinds_followed()
+        self._objects: dict[Ref, Json] = {}
+
+    def watch(self) -> WatchState:
+        """The watch that feeds this wait."""
+        kinds = ",".join(sorted({self.ref.kind, *self._owned}))
+        return WatchState(MULTI_WATCH_PATH, {"kinds": kinds, "namespace": self.ref.namespace})
+
+    def feed(self, changes: list[Change]) -> None:
+        for change in changes:
+            ref = ref_of(change.object)
+            if change.type == "DELETED":
+                self._objects.pop(ref, None)
+            else:
+                self._objects[ref] = change.object
+
+    def outcome(self) -> Json | None:
+        """The object (its last state) when the wait is over, else None. Raises NotFound when it went, or never was."""
+        obj = self._objects.get(self.ref)
+        if self.is_for_deletion:
+            return {} if obj is None else None
+        if obj is None:
+            raise NotFound(f"{self.ref} not found")
+        return obj if readiness(obj)[0] else None
+
+    def progress(self) -> Progress | None:
+        obj = self._objects.get(self.ref)
+        if obj is None:
+            return None
+        family = self._family(obj)
+        engines = sorted((o for o in family if o["kind"] == "Engine"), key=lambda e: str(e["metadata"]["name"]))
+        return Progress(obj, self._words(obj, family), tuple(engines))
+
+    def timed_out(self, timeout_s: float) -> NotReady:
+        progress = self.progress()
+        if self.is_for_deletion:
+            held = (progress.object["metadata"].get("finalizers") or []) if progress else []
+            return NotReady(f"{self.ref} is still there after {timeout_s:g} s" + (f"; held by {held}" if held else ""))
+        if progress is None:
+            return NotReady(f"{self.ref} could not be watched within {timeout_s:g} s")
+        engines = f" ({progress})" if progress.engines else ""
+        return NotReady(f"{self.ref} is not ready after {timeout_s:g} s: {progress.message}{engines}")
+
+    def _words(self, obj: Json, family: list[Json]) -> str:
+        """The most telling message: why nothing could be placed, else the ready condition's own."""
+        for member in [obj, *family]:
+            for condition in (member.get("status") or {}).get("conditions") or ():
+                if condition["type"] == "Schedulable" and condition["status"] == "False":
+                    return str(condition.get("message") or condition.get("reason"))
+        return readiness(obj)[1]
+
+    def _family(self, root: Json) -> list[Json]:
+        """Everything below `root` by ownership."""
+        found: list[Json] = []
+        uids = [root["metadata"].get("uid", "")]
+        while uids:
+            uid = uids.pop()
+            children = [obj for obj in self._objects.values() if is_owned_by(obj, uid)]
+            found += children
+            uids += [child["metadata"]["uid"] for child in children]
+        return found
+
+    def __repr__(self) -> str:
+        return f"Wait({self.ref}, seen={len(self._objects)})"
+
+
+def _kinds_followed() -> tuple[str, ...]:
+    """Kinds whose state tells why a model is not ready."""
+    return tuple(kind for kind in ("ModelServing", "Engine") if kind in all_kinds())
