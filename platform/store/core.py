@@ -138,21 +138,22 @@ class TableStore:
         while ended:
             uid = ended.popleft()
             for ref in self._table.owned_by(uid):
-                ended.extend(self._lose_owner(self.get(ref), uid))
+                if (follower := self._lose_owner(self.get(ref), uid)) is not None:
+                    ended.append(follower)
         return rules.decode(text)
 
-    def _lose_owner(self, obj: Json, uid: str) -> list[str]:
+    def _lose_owner(self, obj: Json, uid: str) -> str | None:
         """What the end of one owner does to `obj`; returns its uid when it ends with it."""
         if any(self._table.has_uid(owner) for owner in rules.owner_uids(obj)):
             self._write("MODIFIED", rules.without_owner(obj, uid))
-            return []
+            return None
         marked = rules.marked_for_deletion(obj, self._now())
         if not rules.has_finalizers(obj):
             self._drop(marked or obj)
-            return [str(obj["metadata"]["uid"])]
+            return str(obj["metadata"]["uid"])
         if marked is not None:
             self._write("MODIFIED", marked)
-        return []
+        return None
 
     def _drop(self, obj: Json) -> str:
         text = self._note("DELETED", obj)

@@ -46,7 +46,7 @@ class Watch(Protocol):
 
     @property
     def pending(self) -> int:
-        """Events that wait to be read."""
+        """Events that wait to be read; a Gone that is to be raised counts as one."""
 
     def bookmark(self) -> None:
         """Queue a BOOKMARK of the store's current version, behind every event up to it. A watch whose kinds stay

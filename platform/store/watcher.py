@@ -33,14 +33,14 @@ class Watcher:
 
     @property
     def pending(self) -> int:
-        """Events that wait to be read."""
-        return len(self._queue)
+        """Events that wait to be read; that the watch was cut off counts as one."""
+        return len(self._queue) + (self._state == "gone")
 
     def offer(self, changes: Sequence[Change]) -> None:
         """Queue what this watch is about; too many, and the watch is cut off."""
         for change in changes:
             if self._state != "open":
-                return
+                break
             if not self._kinds or change.kind in self._kinds:
                 self._append(change)
             else:

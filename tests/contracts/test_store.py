@@ -553,6 +553,19 @@ async def test_a_watcher_too_far_behind_is_cut_off_and_others_are_not(store: Sto
     assert [event.type for event in await read(other, 2)] == ["BOOKMARK", "ADDED"]
 
 
+async def test_a_reader_that_waits_is_told_that_it_was_cut_off(store: Store) -> None:
+    watch = store.watch(())
+    waiting = asyncio.gather(read(watch, 1))
+    await asyncio.sleep(0)
+    store.create(a_model())
+    with store.transaction():
+        for number in range(WATCH_QUEUE_EVENTS_MAX + 1):
+            store.update({**a_model(), "spec": {"replicas": number + 2}})
+    with pytest.raises(Gone):
+        await waiting
+    assert watch.pending == 1
+
+
 async def test_a_bookmark_follows_what_came_before_it(store: Store) -> None:
     watch = store.watch(("Model",))
     store.create(a_model())
@@ -594,6 +607,7 @@ async def test_closing_the_store_ends_watches_after_what_they_have(store: Store)
 def test_a_reader_whose_loop_is_gone_harms_no_writer(store: Store) -> None:
     watch = store.watch(())
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" is what this test makes
     reading = loop.create_task(read(watch, 1))
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
