@@ -1,0 +1,179 @@
+"""The ingress as one raw ASGI application: inference, model list, health, metrics, and the way to the platform."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from hekla.platform.base.clock import Clock
+from hekla.platform.base.ids import Ids
+from hekla.platform.base.tasks import TaskOwner
+from hekla.routing.access_log import AccessLog
+from hekla.routing.config import RoutingSettings
+from hekla.routing.disaggregation import Planner
+from hekla.routing.exchange import ClientGone, Departure, Exchange, Receive, Scope, Send
+from hekla.routing.gateway import Gateway
+from hekla.routing.gossip import Address, Gossip
+from hekla.routing.headers import safe_request_id
+from hekla.routing.load import LoadBook
+from hekla.routing.metrics import RouterMetrics
+from hekla.routing.openai_api import HEALTH_PATHS, MODEL_LISTS, ROUTED_PATHS, model_list, wrong_path
+from hekla.routing.platform_proxy import PlatformProxy, is_platform_path
+from hekla.routing.proxy import Proxy
+from hekla.routing.scheduling.catalog import build_profile
+from hekla.routing.source import HttpObjectSource, ObjectSource
+from hekla.routing.table import RoutingTable
+from hekla.routing.upstream import Upstream
+from hekla.routing.watch import TableKeeper
+
+DRAIN_POLL_S = 0.02
+
+
+def no_peers() -> tuple[Address, ...]:
+    return ()
+
+
+def no_platform() -> str | None:
+    return None
+
+
+def build_ingress(
+    settings: RoutingSettings, source: ObjectSource | None = None, *, clock: Clock, ids: Ids,
+    platform_url: Callable[[], str | None] = no_platform, platform_token: str = "",
+    peers: Callable[[], Iterable[Address]] = no_peers,
+) -> Ingress:  # fmt: skip
+    """One ingress replica. Without a `source` the resource API at `platform_url` is followed.
+
+    Raises ValueError on settings that name a plugin that does not exist.
+    """
+    upstream = Upstream(settings.upstream)
+    if source is None:
+        source = HttpObjectSource(
+            lambda: upstream.session, platform_url, silence_s=settings.watch.silence_s, token=platform_token
+        )
+    return Ingress(settings, source, upstream, clock=clock, ids=ids, platform_url=platform_url, peers=peers)
+
+
+class Ingress:
+    """`app` is the ASGI callable; `start` and `stop` frame it (or the ASGI lifespan does), `drain` comes before `stop`."""
+
+    def __init__(
+        self, settings: RoutingSettings, source: ObjectSource, upstream: Upstream, *, clock: Clock, ids: Ids,
+        platform_url: Callable[[], str | None], peers: Callable[[], Iterable[Address]],
+    ) -> None:  # fmt: skip
+        self.settings, self.upstream, self._clock, self._ids = settings, upstream, clock, ids
+        self.metrics = RouterMetrics()
+        self.loads = LoadBook()
+        self.log = AccessLog(settings.access_log)
+        self.keeper = TableKeeper(source, settings.watch, clock=clock, ids=ids, on_table=self._took_table)
+        self.gossip = Gossip(
+            self.loads, peers, settings.gossip, clock=clock, sender=ids.uid(),
+            count=lambda direction, outcome: self.metrics.child(self.metrics.gossip, direction, outcome).inc(),
+        )  # fmt: skip
+        self._tasks = TaskOwner("ingress")
+        planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
+        proxy = Proxy(settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock)
+        self.gateway = Gateway(
+            settings, proxy, lambda: self.keeper.table,
+            metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
+        )  # fmt: skip
+        self._platform = PlatformProxy(upstream, platform_url, settings.retry_after_s)
+        self._started = False
+        self.is_draining = False
+
+    async def start(self) -> None:
+        """Idempotent. Returns at once; `/health` turns 200 when the table has synced."""
+        if self._started:
+            return
+        self._started = True
+        self.log.start()
+        await self.upstream.start()
+        await self.gossip.start()
+        await self.keeper.start()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Unhealthy from now on; waits for requests in flight. True when none is left within `deadline_s`."""
+        self.is_draining = True
+        end = self._clock.monotonic() + deadline_s
+        while self.gateway.in_flight and self._clock.monotonic() < end:
+            await self._clock.sleep(DRAIN_POLL_S)
+        return self.gateway.in_flight == 0
+
+    async def stop(self) -> None:
+        await self.keeper.stop()
+        await self.gossip.stop()
+        await self._tasks.stop()
+        await self.upstream.stop()
+        await asyncio.to_thread(self.log.stop)
+        self._started = False
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, request_id="", started_s=self._clock.monotonic())
+        exchange.request_id = safe_request_id(exchange.header(b"x-request-id")) or self._ids.uid()
+        path, method = exchange.path, exchange.method
+        if method == "POST" and path in ROUTED_PATHS:
+            await self.gateway.handle(exchange)
+        elif is_platform_path(path):
+            await self._to_platform(exchange)
+        elif method in ("GET", "HEAD") and path in HEALTH_PATHS:
+            await self._health(exchange)
+        elif method == "GET" and path in MODEL_LISTS:
+            await exchange.answer(200, model_list(self.keeper.table.models, self.settings.owned_by))
+            self.gateway.account(exchange)
+        elif method == "GET" and path == "/metrics":
+            await self._metrics(exchange)
+        else:
+            exchange.error_kind = "request_parsing"
+            await exchange.refuse(wrong_path(method, path))
+
+    async def _health(self, exchange: Exchange) -> None:
+        if self.is_draining or not self.keeper.synced:
+            reason = "draining" if self.is_draining else "the routing table has not been read yet"
+            await exchange.answer(503, b'{"message":"%b"}' % reason.encode())
+        else:
+            await exchange.answer(200, b'{"message":"ok"}')
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+        self.metrics.log_dropped_lines(self.log.dropped)
+        await exchange.answer(200, self.metrics.render(), [text])
+
+    async def _to_platform(self, exchange: Exchange) -> None:
+        departures: list[Departure] = []
+        task = asyncio.current_task()
+        try:
+            await self._platform.forward(
+                exchange, lambda: departures.append(Departure(exchange.receive, self._tasks, task))
+            )
+        except asyncio.CancelledError:
+            if task is None or not any(departure.gone for departure in departures):
+                raise
+            task.uncancel()
+        except ClientGone:
+            pass
+        finally:
+            for departure in departures:
+                departure.stop()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _took_table(self, table: RoutingTable) -> None:
+        self.metrics.table_synced.set(1)
+        self.loads.forget({backend.key for server in table.servers.values() for backend in server.backends})
+
+    def __repr__(self) -> str:
+        return f"Ingress({self.keeper.table!r}, in_flight={self.gateway.in_flight}, draining={self.is_draining})"

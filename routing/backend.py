@@ -1,0 +1,144 @@
+"""The nouns of routing: an engine as a backend, a ModelServer as a pool of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hekla.platform.api.meta import Json, matches_labels
+from hekla.platform.api.values import parse_duration_s
+
+ServerKey = tuple[str, str]
+"""Namespace and name of a ModelServer."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An engine that can take requests."""
+
+    key: str
+    """`namespace/name` of the Engine."""
+    url: str
+    """`http://host:port`, no slash at the end."""
+    models: tuple[str, ...] = ()
+    """Names it answers to, LoRA adapters included; empty while unknown."""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    node: str = ""
+    max_model_len: int = 0
+    """Context length in tokens, 0 while unknown."""
+    kv_events: str = ""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    attempts: int
+    """Further tries after the first."""
+    interval_s: float
+
+
+@dataclass(frozen=True)
+class PrefillGroup:
+    """The prefill and decode engines of one ServingGroup: KV moves only inside it."""
+
+    prefill: tuple[Backend, ...]
+    decode: tuple[Backend, ...]
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """A ModelServer with the engines its selector finds ready now."""
+
+    key: ServerKey
+    model: str
+    """Overwrites the request's `model`; empty: it stays."""
+    engine: str
+    backends: tuple[Backend, ...]
+    connector: str = ""
+    """Name of the prefill/decode connector."""
+    groups: Mapping[str, PrefillGroup] | None = None
+    """By group value, only groups with both roles ready; None: prefill and decode are not separated."""
+    timeout_s: float | None = None
+    """Longest wait for response headers."""
+    retry: RetryPolicy | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.key)
+
+
+def backend_of(engine: Json) -> Backend | None:
+    """The engine as a backend, or None when it can take no requests: not ready, leaving, or a worker."""
+    status, meta = engine.get("status") or {}, engine["metadata"]
+    if status.get("phase") != "Ready" or not status.get("address") or meta.get("deletionTimestamp"):
+        return None
+    if (engine.get("spec") or {}).get("index", 0) != 0:
+        return None
+    return Backend(
+        key=f"{meta.get('namespace') or 'default'}/{meta['name']}",
+        url=status["address"].rstrip("/"),
+        models=tuple(status.get("models") or ()),
+        labels=dict(meta.get("labels") or {}),
+        node=status.get("nodeName", ""),
+        max_model_len=status.get("maxModelLen", 0),
+        kv_events=status.get("kvEvents", ""),
+    )
+
+
+def server_of(obj: Json, engines: list[Json]) -> ModelServer:
+    """A ModelServer with its ready backends among the engines of its namespace. Raises ValueError on a bad field."""
+    meta, spec = obj["metadata"], obj.get("spec") or {}
+    selector = spec.get("workloadSelector") or {}
+    wanted = selector.get("matchLabels") or {}
+    https = (spec.get("workloadPort") or {}).get("protocol") == "https"
+    chosen = [b for e in engines if matches_labels(e, wanted) and (b := _reached_by(backend_of(e), https))]
+    policy = spec.get("trafficPolicy") or {}
+    return ModelServer(
+        key=(meta.get("namespace") or "default", meta["name"]),
+        model=spec.get("model") or "",
+        engine=spec.get("inferenceEngine") or "vLLM",
+        backends=tuple(sorted(chosen, key=lambda b: b.key)),
+        connector=_connector_of(spec),
+        groups=_groups_of(chosen, selector.get("pdGroup")),
+        timeout_s=parse_duration_s(policy["timeout"]) if policy.get("timeout") else None,
+        retry=_retry_of(policy.get("retry")),
+    )
+
+
+def _reached_by(backend: Backend | None, https: bool) -> Backend | None:
+    if backend is None or not https or backend.url.startswith("https://"):
+        return backend
+    return Backend(**{**vars(backend), "url": "https://" + backend.url.removeprefix("http://")})
+
+
+def _connector_of(spec: Json) -> str:
+    kind = (spec.get("kvConnector") or {}).get("type")
+    if kind:
+        return str(kind)
+    return "sglang" if spec.get("inferenceEngine") == "SGLang" else "http"
+
+
+def _retry_of(retry: Json | None) -> RetryPolicy | None:
+    if not retry:
+        return None
+    interval = retry.get("retryInterval")
+    return RetryPolicy(int(retry.get("attempts") or 0), parse_duration_s(interval or "100ms"))
+
+
+def _groups_of(backends: list[Backend], pd_group: Json | None) -> Mapping[str, PrefillGroup] | None:
+    if not pd_group:
+        return None
+    members: dict[str, tuple[list[Backend], list[Backend]]] = {}
+    for backend in backends:
+        value = backend.labels.get(pd_group["groupKey"])
+        if value is None:
+            continue
+        prefill, decode = members.setdefault(value, ([], []))
+        if _has(backend, pd_group.get("prefillLabels") or {}):
+            prefill.append(backend)
+        elif _has(backend, pd_group.get("decodeLabels") or {}):
+            decode.append(backend)
+    return {value: PrefillGroup(tuple(p), tuple(d)) for value, (p, d) in sorted(members.items()) if p and d}
+
+
+def _has(backend: Backend, labels: Mapping[str, str]) -> bool:
+    return all(backend.labels.get(key) == value for key, value in labels.items())

@@ -1,0 +1,146 @@
+"""Settings of the ingress: frozen, typed, built once; the unit is in the name, the reason for each default below it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """What one ingress replica accepts."""
+
+    body_bytes_max: int = 32 * 2**20
+    """Largest request body: a 128 k-token prompt is about 0.5 MB of text; the rest is room for inline images."""
+    requests_in_flight_max: int = 8192
+    """Requests one replica holds at once; above it answers 429. Each costs two sockets and about 100 kB."""
+    engine_requests_max: int = 2048
+    """Requests in flight on one engine, all ingress replicas together; twice vLLM's largest usual `max_num_seqs`."""
+    engine_waiting_max: int = 10
+    """Requests an engine may report as waiting before it gets no more (the reference's `maxWaitingRequests`)."""
+    body_read_timeout_s: float = 60.0
+    """Longest silence while a client uploads its body: a slow client may not hold a slot for ever."""
+    event_bytes_max: int = 2**20
+    """Longest SSE event held back until it is whole; a longer one is relayed in pieces."""
+
+    def __post_init__(self) -> None:
+        for name in ("body_bytes_max", "requests_in_flight_max", "engine_requests_max", "event_bytes_max"):
+            _at_least(f"limits.{name}", getattr(self, name), 1)
+        _at_least("limits.engine_waiting_max", self.engine_waiting_max, 1)
+
+
+@dataclass(frozen=True)
+class UpstreamSettings:
+    """Connections and tries towards engines."""
+
+    connections_max: int = 0
+    """Sockets to engines per replica; 0 is no limit of its own, `requests_in_flight_max` bounds it."""
+    connect_timeout_s: float = 5.0
+    """An engine lives in the same cluster: no answer to SYN in 5 s means its node is gone."""
+    keepalive_s: float = 4.0
+    """Idle connections are closed before vLLM's server (uvicorn, 5 s) does, so a request never meets a closing one."""
+    retry_attempts: int = 2
+    """Further tries when the ModelServer names none: one lost engine and one bad luck."""
+    retry_interval_s: float = 0.1
+    """Wait before the same engine is tried again when the ModelServer names none."""
+    suspect_s: float = 2.0
+    """An engine that refused a connection is avoided this long: about one health period of its supervisor."""
+    error_body_bytes_max: int = 64 * 2**10
+    """What is read of an engine's error before another engine is tried."""
+    prefill_body_bytes_max: int = 8 * 2**20
+    """Largest answer of a prefill engine: one token and its `kv_transfer_params`."""
+
+    def __post_init__(self) -> None:
+        _at_least("upstream.retry_attempts", self.retry_attempts, 0)
+        _at_least("upstream.connections_max", self.connections_max, 0)
+
+
+@dataclass(frozen=True)
+class SchedulingSettings:
+    """Which plugins choose the engine. A name not known is refused with the list of those that are."""
+
+    filters: tuple[str, ...] = ("ready", "waiting", "capacity")
+    """Order matters only for cost: the cheapest first."""
+    scorers: tuple[tuple[str, float], ...] = (("least-request", 1.0),)
+    """Pairs of name and weight, weights >= 0."""
+
+    def __post_init__(self) -> None:
+        for name, weight in self.scorers:
+            _at_least(f"scheduling.scorers[{name}].weight", weight, 0)
+
+
+@dataclass(frozen=True)
+class GossipSettings:
+    """Load told to the other ingress replicas by UDP."""
+
+    host: str = "0.0.0.0"
+    """Address to listen on: peers are on other nodes."""
+    port: int = 0
+    """UDP port; 0 takes a free one."""
+    coalesce_ms: int = 20
+    """Changes are gathered this long: 50 datagrams a second and peer at most."""
+    full_state_s: float = 1.0
+    """Everything is told again this often, which repairs lost datagrams."""
+    expiry_s: float = 3.0
+    """A peer's count not heard again for three full states is forgotten."""
+    datagram_bytes_max: int = 1400
+    """Below an Ethernet MTU: no fragments."""
+    key: str = field(default="", repr=False)
+    """Shared secret that signs datagrams; empty: unsigned, for a trusted network."""
+
+    def __post_init__(self) -> None:
+        _at_least("gossip.datagram_bytes_max", self.datagram_bytes_max, 512)
+        _at_least("gossip.coalesce_ms", self.coalesce_ms, 1)
+
+
+@dataclass(frozen=True)
+class AccessLogSettings:
+    """One line per request."""
+
+    enabled: bool = True
+    """On: the first question after an incident is which requests failed."""
+    format: Literal["text", "json"] = "text"
+    """Text reads well on a terminal."""
+    output: str = "stdout"
+    """`stdout`, `stderr` or a file's path (appended to)."""
+    pending_lines_max: int = 65536
+    """Lines waiting for a slow disk; beyond it lines are dropped and their number is logged."""
+    flush_interval_s: float = 0.2
+    """How late a line may be."""
+
+    def __post_init__(self) -> None:
+        if self.format not in ("text", "json"):
+            raise ValueError(f"access_log.format is {self.format!r}; allowed: text, json")
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """Following the resource API."""
+
+    retry_min_s: float = 0.2
+    """First wait after a failed list or watch."""
+    retry_max_s: float = 5.0
+    """Longest wait: a restarted platform is found again within it."""
+    silence_s: float = 30.0
+    """A watch without any byte for this long (six bookmarks) is opened anew, from where it was."""
+    rebuild_delay_s: float = 0.02
+    """Events are gathered this long before the table is built: a restart of 100 engines is one rebuild, not 100."""
+
+
+@dataclass(frozen=True)
+class RoutingSettings:
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    gossip: GossipSettings = field(default_factory=GossipSettings)
+    access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    retry_after_s: int = 1
+    """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
+    owned_by: str = "hekla"
+    """`owned_by` in `/v1/models`."""
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    if value < minimum:
+        raise ValueError(f"{name} is {value}; allowed: {minimum} or more")

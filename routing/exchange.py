@@ -1,0 +1,140 @@
+"""One HTTP exchange with a client over raw ASGI, and what is remembered of it for metrics and the access log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from hekla.platform.base.tasks import TaskOwner
+from hekla.routing.config import LimitSettings
+from hekla.routing.headers import RawHeaders
+from hekla.routing.refusal import Refusal
+from hekla.routing.table import Match
+from hekla.routing.usage import Usage
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client left before its request was whole."""
+
+
+class Exchange:
+    """The client's side of one request."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str, started_s: float) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.request_id, self.started_s = request_id, started_s
+        self.path: str = scope["path"]
+        self.method: str = scope["method"]
+        self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.model = ""
+        self.match: Match | None = None
+        self.backend = ""
+        self.status = 0
+        self.error_kind = ""
+        self.error_message = ""
+        self.upstream_status = 0
+        self.upstream_attempts = 0
+        self.upstream_started_s: float | None = None
+        self.first_byte_s: float | None = None
+        self.upstream_ended_s: float | None = None
+        self.prefill_s: float | None = None
+        self.estimated_tokens = 0
+        self.usage: Usage | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self.raw_headers if key == name), None)
+
+    async def read_body(self, limits: LimitSettings) -> bytes:
+        """Raises Refusal 413 or 408, or ClientGone."""
+        length = self.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limits.body_bytes_max:
+            raise _too_large(limits.body_bytes_max)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._next_part(parts, limits)
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limits.body_bytes_max:
+                raise _too_large(limits.body_bytes_max)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _next_part(self, parts: list[bytes], limits: LimitSettings) -> Message:
+        try:
+            async with asyncio.timeout(limits.body_read_timeout_s):
+                return await self.receive()
+        except TimeoutError as error:
+            got = sum(map(len, parts))
+            raise Refusal(
+                408,
+                f"no more of the request's body for {limits.body_read_timeout_s:g} s after {got} bytes",
+                kind="request_parsing",
+                code="request_timeout",
+            ) from error
+
+    async def begin(self, status: int, headers: RawHeaders) -> None:
+        self.status = status
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self, chunk: bytes = b"") -> None:
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    async def answer(self, status: int, body: bytes, headers: RawHeaders | None = None) -> None:
+        """A whole answer of the ingress itself; JSON unless `headers` say otherwise."""
+        length = (b"content-length", str(len(body)).encode())
+        named = (b"x-request-id", self.request_id.encode("latin-1"))
+        await self.begin(status, [*(headers or [JSON_TYPE]), length, named])
+        await self.finish(body)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        self.error_kind, self.error_message = refusal.kind, refusal.message
+        headers = [JSON_TYPE, *refusal.headers()]
+        if refusal.status in (408, 413):
+            headers.append((b"connection", b"close"))  # what is left of the body is not read
+        await self.answer(refusal.status, refusal.body(self.path), headers)
+
+
+class Departure:
+    """Cancels the task that serves a request when its client leaves, which closes the engine's connection."""
+
+    __slots__ = ("_main", "_over", "_receive", "_watcher", "gone")
+
+    def __init__(self, receive: Receive, tasks: TaskOwner, main: asyncio.Task[Any] | None) -> None:
+        self._receive, self._main = receive, main
+        self._over = self.gone = False
+        self._watcher = tasks.spawn(self._watch(), "departure")
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._over and self._main is not None:
+            self.gone = True
+            self._main.cancel()
+
+    def stop(self) -> None:
+        self._over = True
+        self._watcher.cancel()
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(
+        413,
+        f"the request's body is larger than {limit} bytes (limits.body_bytes_max)",
+        kind="request_parsing",
+        code="request_too_large",
+    )

@@ -1,0 +1,119 @@
+"""The journey of one inference request: read, parse, match, schedule and proxy, account."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from hekla.platform.base.clock import Clock
+from hekla.platform.base.ids import Ids
+from hekla.platform.base.tasks import TaskOwner
+from hekla.routing.access_log import AccessLog, AccessRecord
+from hekla.routing.body import MalformedBody
+from hekla.routing.config import RoutingSettings
+from hekla.routing.exchange import ClientGone, Departure, Exchange
+from hekla.routing.metrics import UNKNOWN, RouterMetrics
+from hekla.routing.openai_api import parse_request, route_not_found, server_not_found
+from hekla.routing.proxy import Proxy
+from hekla.routing.refusal import Refusal
+from hekla.routing.table import RoutingTable
+from hekla.routing.usage import usage_changes
+from hekla.routing.view import LazyView
+
+logger = logging.getLogger(__name__)
+
+CLIENT_CLOSED = 499
+"""nginx's status for a client that left; only ever seen in metrics and the access log."""
+
+
+class Gateway:
+    def __init__(
+        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable], *,
+        metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
+    ) -> None:  # fmt: skip
+        self._settings, self._proxy, self._table = settings, proxy, table
+        self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
+        self.in_flight = 0
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answers one request to a routed path, whatever happens."""
+        self.in_flight += 1
+        self._metrics.active.inc()
+        try:
+            await self._guarded(exchange)
+        finally:
+            self.in_flight -= 1
+            self._metrics.active.dec()
+            self.account(exchange)
+
+    async def _guarded(self, exchange: Exchange) -> None:
+        try:
+            if self.in_flight > self._settings.limits.requests_in_flight_max:
+                raise self._too_many()
+            raw = await exchange.read_body(self._settings.limits)
+            await self._while_client_stays(exchange, raw)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        except ClientGone:
+            _closed_by_client(exchange)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            if exchange.status == 0:
+                await exchange.refuse(Refusal(500, "the ingress failed; its log says why", kind="internal"))
+            exchange.error_kind = "internal"
+
+    async def _while_client_stays(self, exchange: Exchange, raw: bytes) -> None:
+        task = asyncio.current_task()
+        departure = Departure(exchange.receive, self._tasks, task)
+        try:
+            await self._serve(exchange, raw)
+        except asyncio.CancelledError:
+            if not departure.gone or task is None:
+                raise
+            task.uncancel()
+            _closed_by_client(exchange)
+        finally:
+            departure.stop()
+
+    async def _serve(self, exchange: Exchange, raw: bytes) -> None:
+        body, model = parse_request(exchange.path, raw)
+        exchange.model = model
+        table = self._table()
+        if not table.knows(model):
+            raise route_not_found(model)
+        view = LazyView(body, exchange.path, exchange.raw_headers, model=model, chance=self._ids.random)
+        match = exchange.match = table.match(model, exchange.path, view.headers, self._ids.random())
+        if match is None:
+            raise route_not_found(model)
+        if match.server is None:
+            raise server_not_found(model, match.target.name, match.target.external)
+        try:
+            usage = usage_changes(exchange.path, body)
+            exchange.estimated_tokens = view.estimated_tokens
+        except MalformedBody as error:
+            raise Refusal(400, f"the request's body is not valid JSON text: {error}", kind="request_parsing") from error
+        renamed = match.upstream_model
+        view.upstream_model, view.is_adapter = renamed or model, match.is_adapter
+        if usage or (renamed is not None and renamed != model):
+            view.body = body.edited({**usage, **({"model": renamed} if renamed else {})})
+        with self._metrics.child(self._metrics.downstream, model).track_inprogress():
+            await self._proxy.serve(exchange, match.server, view, hide_usage=bool(usage))
+
+    def account(self, exchange: Exchange) -> None:
+        """Record an exchange that is over."""
+        now_s = self._clock.monotonic()
+        model = exchange.model if exchange.model and self._table().knows(exchange.model) else UNKNOWN
+        self._metrics.finished(exchange, model, now_s)
+        if self._log.enabled:
+            self._log.record(AccessRecord.of(exchange, self._clock.now(), now_s))
+
+    def _too_many(self) -> Refusal:
+        limit = self._settings.limits.requests_in_flight_max
+        message = f"this ingress serves {limit} requests at once (limits.requests_in_flight_max); try again later"
+        return Refusal(429, message, kind="scheduling", code="ingress_busy", retry_after_s=self._settings.retry_after_s)
+
+
+def _closed_by_client(exchange: Exchange) -> None:
+    exchange.status = CLIENT_CLOSED
+    exchange.error_kind, exchange.error_message = "client_closed", "the client left before the answer was whole"

@@ -1,0 +1,153 @@
+"""Tells the other ingress replicas what load this one puts on each engine, and hears theirs. UDP.
+
+Every change goes out at once (gathered for `coalesce_ms`), and everything again each second. Each engine's entry
+carries a sequence number, so late and repeated datagrams do no harm; entries not repeated expire, so a dead peer's
+load goes away. When all of it is lost a replica still knows its own load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from hekla.platform.base.clock import Clock
+from hekla.platform.base.tasks import TaskOwner
+from hekla.routing.config import GossipSettings
+from hekla.routing.load import Counts, LoadBook
+
+logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+SIGNATURE_BYTES = 16
+_ENVELOPE_BYTES = 96
+"""Room for sender, sequence number and signature in a datagram."""
+
+
+class Datagram(msgspec.Struct, array_like=True):
+    sender: str
+    sequence: int
+    counts: dict[str, tuple[int, int, int]]
+
+
+_decoder = msgspec.msgpack.Decoder(Datagram)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def pack(sender: str, sequence: int, counts: dict[str, Counts], settings: GossipSettings) -> Iterator[bytes]:
+    """Datagrams of at most `datagram_bytes_max` that carry the counts; the first has `sequence`, each next one more."""
+    room, size = settings.datagram_bytes_max - _ENVELOPE_BYTES, 0
+    part: dict[str, tuple[int, int, int]] = {}
+    for engine, count in counts.items():
+        cost = len(engine.encode()) + 24
+        if part and size + cost > room:
+            yield _sealed(Datagram(sender, sequence, part), settings.key)
+            sequence, part, size = sequence + 1, {}, 0
+        part[engine] = count
+        size += cost
+    if part:
+        yield _sealed(Datagram(sender, sequence, part), settings.key)
+
+
+def unpack(data: bytes, settings: GossipSettings) -> Datagram:
+    """Raises ValueError when it is not a datagram of ours."""
+    signature, payload = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(payload, settings.key)):
+        raise ValueError("the signature does not fit")
+    try:
+        datagram = _decoder.decode(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ValueError(str(error)) from error
+    if any(min(count) < 0 for count in datagram.counts.values()):
+        raise ValueError("a count is negative")
+    return datagram
+
+
+def _sealed(datagram: Datagram, key: str) -> bytes:
+    payload = _encoder.encode(datagram)
+    return _signature(payload, key) + payload
+
+
+def _signature(payload: bytes, key: str) -> bytes:
+    return hmac.digest(key.encode() or b"hekla", payload, "sha256")[:SIGNATURE_BYTES]
+
+
+class Gossip(asyncio.DatagramProtocol):
+    """`peers` gives the other replicas' addresses at any time; an own address among them does no harm."""
+
+    def __init__(
+        self, loads: LoadBook, peers: Callable[[], Iterable[Address]], settings: GossipSettings, *,
+        clock: Clock, sender: str, count: Callable[[str, str], None] = lambda direction, outcome: None,
+    ) -> None:  # fmt: skip
+        self._loads, self._peers, self._settings = loads, peers, settings
+        self._clock, self._sender, self._count = clock, sender, count
+        self._sequence = 0
+        self._told: dict[str, float] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tasks = TaskOwner("gossip")
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        address = (self._settings.host, self._settings.port)
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=address)
+        self._tasks.spawn(self._tell_changes(), "changes")
+        self._tasks.spawn(self._tell_all(), "full-state")
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def port(self) -> int:
+        assert self._transport is not None, "Gossip.start was not awaited"
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        try:
+            datagram = unpack(data, self._settings)
+        except ValueError as error:
+            self._count("received", "refused")
+            logger.debug("a datagram from %s is refused: %s", addr, error)
+            return
+        if datagram.sender == self._sender:
+            return
+        counts = {engine: Counts(*count) for engine, count in datagram.counts.items()}
+        self._loads.apply_peer(datagram.sender, datagram.sequence, counts, now_s=self._clock.monotonic())
+        self._count("received", "ok")
+
+    def error_received(self, exc: Exception) -> None:
+        self._count("sent", "failed")  # a peer's port is closed: it expires by itself
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.coalesce_ms / 1000)
+            if self._loads.changed:
+                changed = list(self._loads.changed)
+                self._loads.changed.clear()
+                self._tell({engine: self._loads.load(engine).own for engine in changed})
+
+    async def _tell_all(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.full_state_s)
+            now_s = self._clock.monotonic()
+            self._loads.expire(now_s - self._settings.expiry_s)
+            # Zeros lately told are repeated too: the datagram that said so first may be the one that was lost.
+            zeros = [engine for engine, told_s in self._told.items() if told_s > now_s - self._settings.expiry_s]
+            self._told = {engine: self._told[engine] for engine in zeros}
+            self._tell({**dict.fromkeys(zeros, Counts()), **self._loads.own()}, is_news=False)
+
+    def _tell(self, counts: dict[str, Counts], *, is_news: bool = True) -> None:
+        if is_news:
+            self._told.update(dict.fromkeys(counts, self._clock.monotonic()))
+        peers = list(self._peers())
+        if self._transport is None or not peers:
+            return
+        for datagram in pack(self._sender, self._sequence + 1, counts, self._settings):
+            self._sequence += 1
+            for peer in peers:
+                self._transport.sendto(datagram, peer)
+                self._count("sent", "ok")

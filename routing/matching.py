@@ -1,0 +1,134 @@
+"""ModelRoute rules: which request a rule is for, and which of its targets a random number picks. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hekla.platform.api.meta import Json
+from hekla.routing.backend import ServerKey
+
+
+@dataclass(frozen=True)
+class StringMatch:
+    """Exact, then prefix, then regex: the first that is set decides alone; none set matches everything."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: re.Pattern[str] | None = None
+
+    def matches(self, value: str) -> bool:
+        if self.exact is not None:
+            return value == self.exact
+        if self.prefix is not None:
+            return value.startswith(self.prefix)
+        # Unanchored, as the resource API's other implementations match.
+        return self.regex is None or self.regex.search(value) is not None
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    weight: int
+    external: bool = False
+    """An ExternalModelProvider instead of a ModelServer."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    targets: tuple[Target, ...]
+    headers: tuple[tuple[str, StringMatch], ...] = ()
+    uri: StringMatch | None = None
+    model: str | None = None
+
+    def matches(self, model: str, path: str, headers: Mapping[str, str]) -> bool:
+        if self.model is not None and self.model != model:
+            return False
+        if self.uri is not None and not self.uri.matches(path):
+            return False
+        return all(name in headers and match.matches(headers[name]) for name, match in self.headers)
+
+    def pick(self, random: float) -> Target:
+        """The target at `random` in [0, 1) of the summed weights; a weight of 0 is never picked."""
+        left = random * sum(target.weight for target in self.targets)
+        chosen = next(target for target in self.targets if target.weight > 0)
+        for target in self.targets:
+            if target.weight > 0:
+                chosen = target
+                left -= target.weight
+                if left < 0:
+                    break
+        return chosen
+
+
+@dataclass(frozen=True)
+class Route:
+    key: str
+    """`namespace/name` of the ModelRoute."""
+    namespace: str
+    model: str
+    adapters: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    created: tuple[str, int, str]
+    """Sorts the oldest first."""
+
+    def rule_for(self, model: str, path: str, headers: Mapping[str, str]) -> Rule | None:
+        return next((rule for rule in self.rules if rule.matches(model, path, headers)), None)
+
+    def server_key(self, target: Target) -> ServerKey:
+        return (self.namespace, target.name)
+
+
+def route_of(obj: Json) -> Route:
+    """Raises ValueError naming the field that makes the route unusable."""
+    meta, spec = obj["metadata"], obj.get("spec") or {}
+    namespace = meta.get("namespace") or "default"
+    version = str(meta.get("resourceVersion") or "0")
+    return Route(
+        key=f"{namespace}/{meta['name']}",
+        namespace=namespace,
+        model=spec.get("modelName") or "",
+        adapters=tuple(spec.get("loraAdapters") or ()),
+        rules=tuple(_rule_of(f"spec.rules[{i}]", rule) for i, rule in enumerate(spec.get("rules") or ())),
+        created=(meta.get("creationTimestamp") or "", int(version) if version.isdigit() else 0, meta["name"]),
+    )
+
+
+def _rule_of(path: str, rule: Json) -> Rule:
+    match = rule.get("modelMatch") or {}
+    headers = match.get("headers") or {}
+    uri = match.get("uri")
+    return Rule(
+        name=rule.get("name") or "",
+        targets=_targets_of(f"{path}.targetModels", rule.get("targetModels") or []),
+        headers=tuple((name.lower(), _string_match(f"{path}.headers[{name}]", m)) for name, m in headers.items()),
+        uri=None if uri is None else _string_match(f"{path}.modelMatch.uri", uri),
+        model=(match.get("body") or {}).get("model") or None,
+    )
+
+
+def _targets_of(path: str, targets: list[Json]) -> tuple[Target, ...]:
+    weights = [target.get("weight") for target in targets]
+    if any(weight is None for weight in weights) and any(weight is not None for weight in weights):
+        raise ValueError(f"{path}: weights must be set on all targets or on none")
+    found = []
+    for target, weight in zip(targets, weights, strict=True):
+        external = target.get("externalModelProviderName")
+        name = external or target.get("modelServerName")
+        if not name or (external and target.get("modelServerName")):
+            raise ValueError(f"{path}: needs exactly one of modelServerName and externalModelProviderName")
+        found.append(Target(name, 100 if weight is None else int(weight), bool(external)))
+    if sum(target.weight for target in found) <= 0:
+        raise ValueError(f"{path}: the total weight is 0; it must be above 0")
+    return tuple(found)
+
+
+def _string_match(path: str, match: Json) -> StringMatch:
+    regex = match.get("regex") or None
+    try:
+        pattern = None if regex is None else re.compile(regex)
+    except re.error as error:
+        raise ValueError(f"{path}.regex {regex!r} does not compile: {error}") from error
+    return StringMatch(match.get("exact") or None, match.get("prefix") or None, pattern)

@@ -1,0 +1,66 @@
+"""The text of a prompt, for estimates and prefix hashes. Pure. What it can't read counts as nothing, never fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hekla.routing.body import Body
+
+PROMPT_FIELDS = ("prompt", "messages", "input", "instructions")
+CHARS_PER_TOKEN = 4
+
+
+def has_prompt(body: Body) -> bool:
+    return any(name in body for name in PROMPT_FIELDS)
+
+
+def prompt_text(body: Body) -> str:
+    """`prompt`, else `messages` (with a top-level `system`) in ChatML, else `instructions` and `input`.
+
+    Raises MalformedBody when the field's text is not valid JSON text.
+    """
+    if "prompt" in body:
+        return text_of(body.get("prompt"))
+    if "messages" in body:
+        return chatml(body.get("messages"), body.get("system"))
+    parts = [text_of(body.get(name)) for name in ("instructions", "input") if name in body]
+    return "\n".join(part for part in parts if part)
+
+
+def estimated_tokens(body: Body, text: str) -> int:
+    """Four characters a token; token ids are counted."""
+    for name in ("prompt", "input"):
+        if name in body:
+            count = token_ids(body.get(name))
+            if count:
+                return count
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
+def token_ids(value: Any) -> int:
+    """How many token ids a prompt of ids (one list, or a list of lists) holds; 0 when it is something else."""
+    if not isinstance(value, list) or not value:
+        return 0
+    if isinstance(value[0], list):
+        return sum(token_ids(part) for part in value)
+    return len(value) if isinstance(value[0], int) else 0
+
+
+def chatml(messages: Any, system: Any = None) -> str:
+    turns = [f"<|im_start|>system\n{text_of(system)}<|im_end|>\n"] if system else []
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict):
+            role = message.get("role", "user")
+            turns.append(f"<|im_start|>{role}\n{text_of(message.get('content'))}<|im_end|>\n")
+    return "".join(turns)
+
+
+def text_of(value: Any) -> str:
+    """The text in a string, a list of parts, or a message; images and other media give nothing."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "\n".join(text for part in value if (text := text_of(part)))
+    if isinstance(value, dict):
+        return text_of(value["text"] if "text" in value else value.get("content"))
+    return ""

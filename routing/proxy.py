@@ -1,0 +1,200 @@
+"""Tries engines until one answers, and relays its bytes.
+
+A try may be repeated on another engine as long as nothing has reached the client: the connection failed, the headers
+came too late, or the answer was 429 or 5xx. A 4xx is the client's to see and is never repeated. Once bytes have
+reached the client the answer is that engine's alone: what happens when it dies then is decided in `hekla.routing.relay`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from hekla.platform.base.clock import Clock
+from hekla.routing.backend import ModelServer, RetryPolicy
+from hekla.routing.body import Body
+from hekla.routing.call import Call
+from hekla.routing.config import RoutingSettings
+from hekla.routing.connectors.catalog import CONNECTORS
+from hekla.routing.disaggregation import AllTried, NothingReady, Plan, Planner
+from hekla.routing.exchange import Exchange
+from hekla.routing.headers import to_client
+from hekla.routing.load import LoadBook, Ticket
+from hekla.routing.metrics import RouterMetrics, backend_labels
+from hekla.routing.refusal import Refusal
+from hekla.routing.relay import Relay
+from hekla.routing.scheduling.interface import Busy, Candidate
+from hekla.routing.upstream import AttemptFailed, Upstream
+from hekla.routing.usage import EventRelay
+from hekla.routing.view import LazyView
+
+RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+"""Another engine may do better. 501 and 505 are about the request, not the engine's state."""
+
+
+class Proxy:
+    def __init__(
+        self, settings: RoutingSettings, upstream: Upstream, planner: Planner, *, loads: LoadBook,
+        metrics: RouterMetrics, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._settings, self._upstream, self._planner = settings, upstream, planner
+        self._loads, self._metrics, self._clock = loads, metrics, clock
+        self._relay = Relay(metrics, clock)
+
+    async def serve(self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool) -> None:
+        """Answers the exchange from an engine of `server`. Raises Refusal while nothing has been sent."""
+        events = EventRelay(hide_usage=hide_usage, held_bytes_max=self._settings.limits.event_bytes_max)
+        call = Call(exchange, server, view, events)
+        policy = server.retry or RetryPolicy(
+            self._settings.upstream.retry_attempts, self._settings.upstream.retry_interval_s
+        )
+        last: AttemptFailed | None = None
+        while exchange.upstream_attempts <= policy.attempts:
+            if last is not None:
+                await self._before_retry(call, last, policy)
+            try:
+                plan = self._plan(call, last)
+            except AllTried:
+                break
+            exchange.upstream_attempts += 1
+            try:
+                await self._attempt(call, plan)
+                return
+            except AttemptFailed as failure:
+                last = failure
+        await self._give_up(call, last)
+
+    async def _give_up(self, call: Call, last: AttemptFailed | None) -> None:
+        """An engine's own 429 is the client's to see; anything else becomes one 503."""
+        exchange = call.exchange
+        if last is not None and last.status == 429 and call.rejection is not None:
+            headers, body = call.rejection
+            exchange.error_kind, exchange.error_message = "proxy", last.reason
+            named = to_client(headers, exchange.request_id, resized=True)
+            await exchange.begin(429, [*named, (b"content-length", str(len(body)).encode())])
+            await exchange.finish(body)
+            return
+        reason = "none was left to try" if last is None else f"the last: {last.reason}"
+        message = f"request to all pods failed after {exchange.upstream_attempts} tries; {reason}"
+        retry_after_s = self._settings.retry_after_s
+        raise Refusal(503, message, kind="proxy", code="upstream_failed", retry_after_s=retry_after_s)
+
+    def _plan(self, call: Call, last: AttemptFailed | None) -> Plan:
+        view, retry_after_s = call.view, self._settings.retry_after_s
+        view.now_s = self._clock.monotonic()
+        meter = self._metrics.plugin_meter(view.model)
+        try:
+            try:
+                return self._planner.plan(call.server, view, call.tried, meter)
+            except AllTried:
+                # A broken connection says nothing about the engine: with no other left, ask it again.
+                if last is None or not last.unreached:
+                    raise
+                call.tried.clear()
+                return self._planner.plan(call.server, view, call.tried, meter)
+        except NothingReady:
+            message = f"no ready engine for the model {view.model!r}"
+            raise Refusal(
+                503, message, kind="pod_discovery", code="no_ready_engine", retry_after_s=retry_after_s
+            ) from None
+        except Busy as busy:
+            message = f"every engine of the model {view.model!r} is busy; try again later"
+            raise Refusal(429, message, kind="scheduling", code="engines_busy", retry_after_s=retry_after_s) from busy
+
+    async def _before_retry(self, call: Call, last: AttemptFailed, policy: RetryPolicy) -> None:
+        reason = str(last.status) if last.status else ("unreached" if last.unreached else "timeout")
+        labels = (call.view.model, call.server.name, reason)
+        self._metrics.child(self._metrics.retries, *labels).inc()
+        call.tried.add(last.engine)
+        # Another engine need not be waited for; a manifest that names an interval is obeyed.
+        if call.server.retry is not None or len(call.server.backends) <= len(call.tried):
+            await self._clock.sleep(policy.interval_s)
+
+    async def _attempt(self, call: Call, plan: Plan) -> None:
+        """One try. Raises AttemptFailed while the client has got nothing."""
+        exchange, body = call.exchange, call.view.body
+        exchange.upstream_started_s, exchange.first_byte_s = self._clock.monotonic(), None
+        if plan.prefill is None:
+            await self._ask(call, plan.server, body, call.view.estimated_tokens, self._relay.relay)
+            return
+        connector = CONNECTORS.get(call.server.connector)
+        if connector is None:
+            known = ", ".join(sorted(CONNECTORS))
+            message = f"the connector {call.server.connector!r} is not supported; known: {known}"
+            raise Refusal(503, message, kind="scheduling", code="connector_unsupported")
+        call.prefill_answer = None
+        await self._ask(
+            call, plan.prefill, connector.prefill_body(body), call.view.estimated_tokens, self._keep_prefill
+        )
+        answer = call.prefill_answer
+        if answer is None:
+            return  # the prefill engine refused the request itself, and the client has its answer
+        exchange.prefill_s = self._clock.monotonic() - exchange.upstream_started_s
+        await self._ask(call, plan.server, connector.decode_body(body, answer), 0, self._relay.relay)
+
+    async def _ask(
+        self, call: Call, candidate: Candidate, body: Body, tokens: int,
+        use: Callable[[Call, aiohttp.ClientResponse, Ticket], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        """Sends `body` to an engine and hands its answer to `use`; counts it as load meanwhile."""
+        exchange, backend = call.exchange, candidate.backend
+        ticket = self._loads.begin(backend.key, tokens)
+        active = self._metrics.child(self._metrics.upstream, call.server.name, *backend_labels(exchange))
+        active.inc()
+        exchange.backend, exchange.upstream_status = backend.key, 0
+        try:
+            response = await self._upstream.post(
+                backend.key, backend.url + call.target,
+                headers=call.headers, body=body.raw, header_timeout_s=call.server.timeout_s,
+            )  # fmt: skip
+            exchange.upstream_status = response.status
+            try:
+                await self._refuse_to_relay_failure(call, response, backend.key)
+                await use(call, response, ticket)
+            finally:
+                response.close()  # an answer read to its end has given its connection back already
+        except AttemptFailed as failure:
+            if failure.unreached:
+                candidate.load.suspect_until_s = self._clock.monotonic() + self._settings.upstream.suspect_s
+            raise
+        finally:
+            active.dec()
+            ticket.end()
+
+    async def _refuse_to_relay_failure(self, call: Call, response: aiohttp.ClientResponse, engine: str) -> None:
+        if response.status not in RETRIED_STATUSES:
+            return
+        detail = await self._error_body(response)
+        if response.status == 429:
+            call.rejection = (list(response.raw_headers), detail)
+        text = detail.decode("utf-8", "replace").strip()
+        raise AttemptFailed(engine, f"answered {response.status}: {text[:512]}", status=response.status)
+
+    async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Its first bytes; what does not come soon is not waited for."""
+        limits, body = self._settings.upstream, bytearray()
+        try:
+            async with asyncio.timeout(limits.connect_timeout_s):
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) >= limits.error_body_bytes_max:
+                        break
+        except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
+            pass
+        return bytes(body[: limits.error_body_bytes_max])
+
+    async def _keep_prefill(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+        if response.status >= 300:
+            await self._relay.relay(call, response, ticket)
+            return
+        limit, answer = self._settings.upstream.prefill_body_bytes_max, bytearray()
+        try:
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > limit:
+                    raise AttemptFailed(call.exchange.backend, f"its prefill answer is larger than {limit} bytes")
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
+        call.prefill_answer = bytes(answer)

@@ -1,0 +1,84 @@
+"""From an engine's answer to the client: bytes as they come, events whole, and what happens when the engine dies."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from hekla.platform.base.clock import Clock
+from hekla.routing.call import Call
+from hekla.routing.headers import to_client
+from hekla.routing.load import Ticket
+from hekla.routing.metrics import RouterMetrics
+from hekla.routing.refusal import stream_error
+from hekla.routing.upstream import AttemptFailed
+from hekla.routing.usage import JsonTail
+
+
+class Relay:
+    def __init__(self, metrics: RouterMetrics, clock: Clock) -> None:
+        self._metrics, self._clock = metrics, clock
+
+    async def relay(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+        content_type = response.headers.get("content-type", "")
+        if content_type.startswith("text/event-stream"):
+            await self._events(call, response, ticket)
+        else:
+            await self._whole(call, response)
+        call.exchange.upstream_ended_s = self._clock.monotonic()
+
+    async def _first_chunk(self, call: Call, response: aiohttp.ClientResponse) -> bytes:
+        """Waits for the body to begin before the client gets headers: until then another engine can step in."""
+        try:
+            chunk = await response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
+        call.exchange.first_byte_s = self._clock.monotonic()
+        return chunk
+
+    async def _events(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+        exchange, read, feed = call.exchange, response.content.readany, call.events.feed
+        chunk = await self._first_chunk(call, response)
+        ticket.first_token()
+        headers = to_client(response.raw_headers, exchange.request_id, resized=True)
+        await exchange.begin(response.status, headers)
+        send = exchange.send
+        try:
+            while chunk:
+                if out := feed(chunk):
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
+                chunk = await read()
+        except (aiohttp.ClientError, OSError) as error:
+            await self._engine_lost(call, error)
+            return
+        exchange.usage = call.events.usage()
+        await exchange.finish(call.events.rest())
+
+    async def _engine_lost(self, call: Call, error: Exception) -> None:
+        """The engine died after whole events have reached the client. Ends the stream with an error event."""
+        exchange = call.exchange
+        self._note_lost(call, error)
+        exchange.usage = call.events.usage()
+        await exchange.finish(stream_error(exchange.path, "the engine serving this request was lost"))
+
+    async def _whole(self, call: Call, response: aiohttp.ClientResponse) -> None:
+        exchange, tail = call.exchange, JsonTail()
+        chunk = await self._first_chunk(call, response)
+        await exchange.begin(response.status, to_client(response.raw_headers, exchange.request_id, resized=False))
+        try:
+            while chunk and not response.content.is_eof():
+                tail.feed(chunk)
+                await exchange.write(chunk)
+                chunk = await response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            # A length or chunked framing left unfinished is how HTTP says that a body is not whole.
+            self._note_lost(call, error)
+            return
+        tail.feed(chunk)
+        if response.status < 300:
+            exchange.usage = tail.usage()
+        await exchange.finish(chunk)
+
+    def _note_lost(self, call: Call, error: Exception) -> None:
+        exchange = call.exchange
+        exchange.error_kind, exchange.error_message = "proxy", f"{exchange.backend} was lost: {error}"
+        self._metrics.child(self._metrics.lost_streams, call.view.model, call.server.name).inc()

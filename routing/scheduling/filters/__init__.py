@@ -1,0 +1,1 @@
+"""Filters: one file each, in the table of `hekla.routing.scheduling.catalog`."""

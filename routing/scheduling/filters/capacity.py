@@ -1,0 +1,17 @@
+"""Leaves out engines that hold as many requests as they may, all ingress replicas together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hekla.routing.scheduling.interface import Candidate, RequestView
+
+
+class Capacity:
+    name = "capacity"
+
+    def __init__(self, requests_max: int) -> None:
+        self._requests_max = requests_max
+
+    def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        return [c for c in candidates if c.load.requests < self._requests_max]

@@ -1,0 +1,101 @@
+"""What scheduling plugins see and give back.
+
+A filter answers *may this engine take the request now*, a scorer *how good would it be*, in [0, 1]. Both read a
+snapshot and change nothing; what a plugin learns from outcomes it learns through its own feed, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from hekla.routing.backend import Backend
+from hekla.routing.load import EngineLoad
+
+
+class Candidate(NamedTuple):
+    backend: Backend
+    load: EngineLoad
+
+
+class RequestView(Protocol):
+    """The request as plugins see it. What is costly to know is computed when first asked for."""
+
+    @property
+    def model(self) -> str:
+        """The name the client asked for."""
+
+    @property
+    def upstream_model(self) -> str:
+        """The name the engine will see: the served model, or the LoRA adapter."""
+
+    @property
+    def is_adapter(self) -> bool: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names."""
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt, or the messages in ChatML; lazily."""
+
+    @property
+    def estimated_tokens(self) -> int:
+        """Prompt tokens at four characters each; exact when the prompt is token ids. Lazily."""
+
+    @property
+    def now_s(self) -> float:
+        """Monotonic seconds at which the decision is made."""
+
+    @property
+    def random(self) -> float:
+        """A fresh number in [0, 1) at each read."""
+
+
+class Filter(Protocol):
+    name: str
+
+    def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Those that may take the request, in their order."""
+
+
+class Scorer(Protocol):
+    name: str
+
+    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> list[float]:
+        """One score in [0, 1] per candidate, higher is better."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The engine chosen and why."""
+
+    chosen: Candidate
+    candidates: Sequence[Candidate]
+    """Those that passed the filters."""
+    totals: Sequence[float]
+    """Weighted sum per candidate."""
+    parts: Mapping[str, Sequence[float]]
+    """Each scorer's scores, before its weight."""
+
+    def explain(self) -> str:
+        """One line per candidate, the chosen one marked."""
+        lines = []
+        for i, candidate in enumerate(self.candidates):
+            mark = "*" if candidate is self.chosen else " "
+            parts = ", ".join(f"{name} {scores[i]:.3f}" for name, scores in self.parts.items())
+            lines.append(f"{mark} {candidate.backend.key} = {self.totals[i]:.3f} ({parts})")
+        return "\n".join(lines)
+
+
+class Busy(Exception):
+    """Engines are ready, but the filters leave none: come back later. Not an error of any part."""
+
+    def __init__(self, filter_name: str, ready: int) -> None:
+        super().__init__(f"all {ready} ready engines are refused by the filter {filter_name!r}")
+        self.filter_name = filter_name

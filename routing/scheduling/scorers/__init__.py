@@ -1,0 +1,1 @@
+"""Scorers: one file each, in the table of `hekla.routing.scheduling.catalog`."""

@@ -1,0 +1,121 @@
+"""The routing table: an immutable picture of routes, servers and ready engines. Pure.
+
+A request resolves in steps: model → routes of that name, oldest first → first rule that matches → one target by
+weight → ModelServer. Adapter (LoRA) names are looked up only when no route has that model name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from hekla.platform.api.meta import Json
+from hekla.routing.backend import ModelServer, ServerKey, server_of
+from hekla.routing.matching import Route, Rule, Target, route_of
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a request resolved to. `server` is None when the target names one that does not exist."""
+
+    route: Route
+    rule: Rule
+    target: Target
+    server: ModelServer | None
+    is_adapter: bool
+
+    @property
+    def upstream_model(self) -> str | None:
+        """The name to put into the request; None: leave the client's."""
+        if self.is_adapter or self.server is None or not self.server.model:
+            return None
+        return self.server.model
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    routes: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
+    """By model name, oldest first."""
+    adapters: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
+    """By LoRA adapter name, oldest first."""
+    servers: Mapping[ServerKey, ModelServer] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Objects left out, by `Kind namespace/name`, and why."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every name a client may ask for, sorted."""
+        return tuple(sorted({*self.routes, *self.adapters}))
+
+    def knows(self, model: str) -> bool:
+        return model in self.routes or model in self.adapters
+
+    def match(self, model: str, path: str, headers: Mapping[str, str], random: float) -> Match | None:
+        """None when no route has a rule for the request. `random` in [0, 1) picks among weighted targets."""
+        is_adapter = model not in self.routes
+        for route in (self.adapters if is_adapter else self.routes).get(model, ()):
+            rule = route.rule_for(model, path, headers)
+            if rule is not None:
+                target = rule.pick(random)
+                server = None if target.external else self.servers.get(route.server_key(target))
+                return Match(route, rule, target, server, is_adapter)
+        return None
+
+    def __repr__(self) -> str:
+        engines = sum(len(server.backends) for server in self.servers.values())
+        return f"RoutingTable(models={len(self.models)}, servers={len(self.servers)}, backends={engines})"
+
+
+def build_table(routes: Iterable[Json], servers: Iterable[Json], engines: Iterable[Json]) -> RoutingTable:
+    """An object that can't be used is left out and named in `problems`; it never takes the others down."""
+    problems: dict[str, str] = {}
+    usable = _usable_routes(routes, problems)
+    return RoutingTable(
+        routes=_index((route.model, route) for route in usable if route.model),
+        adapters=_index((adapter, route) for route in usable for adapter in route.adapters),
+        servers=_servers(servers, engines, problems),
+        problems=problems,
+    )
+
+
+def _usable_routes(objects: Iterable[Json], problems: dict[str, str]) -> list[Route]:
+    found = []
+    for obj in objects:
+        # A route bound to a Gateway's listener isn't served on this one.
+        if (obj.get("spec") or {}).get("parentRefs"):
+            problems[_name(obj)] = "spec.parentRefs binds it to a Gateway"
+            continue
+        try:
+            found.append(route_of(obj))
+        except (ValueError, TypeError, KeyError) as error:
+            problems[_name(obj)] = str(error)
+    return sorted(found, key=lambda route: (*route.created[:2], route.key))
+
+
+def _servers(
+    objects: Iterable[Json], engines: Iterable[Json], problems: dict[str, str]
+) -> dict[ServerKey, ModelServer]:
+    by_namespace: dict[str, list[Json]] = {}
+    for engine in engines:
+        by_namespace.setdefault(engine["metadata"].get("namespace") or "default", []).append(engine)
+    found = {}
+    for obj in objects:
+        namespace = obj["metadata"].get("namespace") or "default"
+        try:
+            server = server_of(obj, by_namespace.get(namespace, []))
+            found[server.key] = server
+        except (ValueError, TypeError, KeyError) as error:
+            problems[_name(obj)] = str(error)
+    return found
+
+
+def _index(pairs: Iterable[tuple[str, Route]]) -> dict[str, tuple[Route, ...]]:
+    found: dict[str, tuple[Route, ...]] = {}
+    for name, route in pairs:
+        found[name] = (*found.get(name, ()), route)
+    return found
+
+
+def _name(obj: Json) -> str:
+    meta = obj["metadata"]
+    return f"{obj.get('kind', '')} {meta.get('namespace') or 'default'}/{meta['name']}"

@@ -1,0 +1,74 @@
+"""Connections to engines: one pool, bytes as they come, failures named."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+import aiohttp
+from yarl import URL
+
+from hekla.routing.config import UpstreamSettings
+
+
+class AttemptFailed(Exception):
+    """An engine did not answer, or answered that it can't. Nothing has reached the client: another may be tried.
+
+    `unreached`: the connection failed or broke before the answer's first byte, which says nothing about the request,
+    so that even the same engine may be tried again. `status` and `detail` are its answer's, when there was one.
+    """
+
+    def __init__(self, engine: str, reason: str, *, unreached: bool = False, status: int = 0) -> None:
+        super().__init__(f"{engine}: {reason}")
+        self.engine, self.reason, self.unreached, self.status = engine, reason, unreached, status
+
+
+class Upstream:
+    """A pool of HTTP connections. `start` inside the event loop, `stop` at the end."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        settings = self._settings
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=settings.connections_max, limit_per_host=0, keepalive_timeout=settings.keepalive_s
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            read_bufsize=2**18,
+        )
+
+    async def stop(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "Upstream.start was not awaited"
+        return self._session
+
+    async def post(
+        self, engine: str, url: str, *, headers: list[tuple[str, str]], body: bytes, header_timeout_s: float | None
+    ) -> aiohttp.ClientResponse:
+        """The answer once its headers are there; the caller closes it. Raises AttemptFailed."""
+        try:
+            async with asyncio.timeout(header_timeout_s):
+                return await self.session.post(url_of(url), headers=headers, data=body, allow_redirects=False)
+        except TimeoutError as error:
+            unreached = isinstance(error, aiohttp.ClientError)  # aiohttp's own: the connect timeout
+            reason = "no connection in time" if unreached else f"no response headers within {header_timeout_s} s"
+            raise AttemptFailed(engine, reason, unreached=unreached) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptFailed(engine, str(error) or type(error).__name__, unreached=True) from error
+
+
+@lru_cache(maxsize=4096)
+def url_of(text: str) -> URL:
+    """Parsing a URL costs more than all else per request, and there are only engines times paths of them."""
+    return URL(text, encoded=True)

@@ -1,0 +1,179 @@
+"""Token counts out of an engine's answer, without reading more of it than needed. Pure.
+
+A stream carries its usage in one event near its end. `"usage"` with both quotes can't occur inside a JSON string
+(its quotes would be escaped), so one byte search per chunk finds it; only what is found is parsed, once, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hekla.routing.body import Body
+
+MARK = b'"usage"'
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_JSON = json.JSONDecoder()
+JSON_TAIL_BYTES = 256 * 2**10
+"""How much of a JSON answer's end is kept to find `usage` in: it comes after the choices."""
+USAGE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+def usage_changes(path: str, body: Body) -> dict[str, Any]:
+    """The edit that makes an engine report usage at the stream's end; empty when the client asked itself.
+
+    The client's other stream options stay. With `continuous_usage_stats` nothing is changed: asking for usage then
+    would put it into every chunk. When the edit is not empty the usage event is to be hidden from the client.
+    """
+    if path not in USAGE_PATHS or not body.is_true("stream"):
+        return {}
+    options = body.get("stream_options")
+    if options is None:
+        options = {}
+    if not isinstance(options, dict) or options.get("include_usage") is True or options.get("continuous_usage_stats"):
+        return {}
+    return {"stream_options": {**options, "include_usage": True}}
+
+
+def parse_usage(obj: Any) -> Usage | None:
+    """Usage of an answer or event of the OpenAI, Responses or Anthropic APIs; None when it has none."""
+    if not isinstance(obj, dict):
+        return None
+    for holder in (obj, obj.get("response"), obj.get("message")):
+        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
+            return _counts(holder["usage"])
+    return None
+
+
+def _counts(usage: dict[str, Any]) -> Usage:
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(
+        prompt_tokens=_int(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        completion_tokens=_int(usage.get("completion_tokens", usage.get("output_tokens"))),
+        cached_tokens=_int(cached if cached is not None else usage.get("cache_read_input_tokens")),
+    )
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+class JsonTail:
+    """Keeps the end of a JSON answer, to read its usage when it is whole."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> None:
+        self._tail = (self._tail + chunk)[-JSON_TAIL_BYTES:] if self._tail else chunk[-JSON_TAIL_BYTES:]
+
+    def usage(self) -> Usage | None:
+        at = self._tail.rfind(MARK)
+        if at < 0:
+            return None
+        try:
+            text = self._tail[at + len(MARK) :].decode("utf-8", "replace").lstrip(" \t\r\n:")
+            value, _ = _JSON.raw_decode(text)
+        except (ValueError, RecursionError):
+            return None
+        return parse_usage({"usage": value})
+
+
+class EventRelay:
+    """Passes on whole SSE events, hides the usage-only one when told to, and remembers where usage was seen.
+
+    Holding back the unfinished end of a chunk costs nothing (engines write whole events) and means that a stream
+    always breaks between events.
+    """
+
+    __slots__ = ("_first", "_held", "_held_max", "_hide", "_last", "events")
+
+    def __init__(self, *, hide_usage: bool, held_bytes_max: int) -> None:
+        self._hide, self._held_max = hide_usage, held_bytes_max
+        self._held = self._first = self._last = b""
+        self.events = 0
+        """Whole events passed on."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be sent to the client now, possibly nothing."""
+        if self._held:
+            chunk = self._held + chunk
+            self._held = b""
+        if not chunk.endswith((b"\n\n", b"\n\r\n")):
+            end = _whole(chunk)
+            if len(chunk) - end > self._held_max:
+                end = len(chunk)
+            self._held, chunk = chunk[end:], chunk[:end]
+        if MARK in chunk:
+            chunk = self._noted(chunk)
+        self.events += chunk.count(b"\n\n")
+        return chunk
+
+    def rest(self) -> bytes:
+        """The unfinished event of a stream that ended in good order."""
+        held, self._held = self._held, b""
+        return held
+
+    def _noted(self, chunk: bytes) -> bytes:
+        if not self._first:
+            self._first = chunk
+        if not self._hide or not _NO_CHOICES.search(chunk):
+            self._last = chunk
+            return chunk
+        kept = []
+        for event in split_events(chunk):
+            if MARK in event and _NO_CHOICES.search(event) and _usage_in(event) is not None:
+                self._last = event
+            else:
+                kept.append(event)
+        return b"".join(kept)
+
+    def usage(self) -> Usage | None:
+        """The last usage seen; what it lacks (Anthropic tells the prompt's tokens first) from the first."""
+        last = _usage_in(self._last) if self._last else None
+        first = _usage_in(self._first) if self._first else None
+        if last is None or first is None:
+            return last or first
+        return Usage(
+            last.prompt_tokens or first.prompt_tokens,
+            last.completion_tokens or first.completion_tokens,
+            last.cached_tokens or first.cached_tokens,
+        )
+
+
+def _whole(chunk: bytes) -> int:
+    """Where the last whole event ends."""
+    return max(
+        chunk.rfind(b"\n\n") + 2 if b"\n\n" in chunk else 0, chunk.rfind(b"\n\r\n") + 3 if b"\n\r\n" in chunk else 0
+    )
+
+
+def split_events(chunk: bytes) -> list[bytes]:
+    """The events with their ends; joined they are the chunk."""
+    parts = re.split(rb"(\r?\n\r?\n)", chunk)
+    events = [parts[i] + parts[i + 1] for i in range(0, len(parts) - 1, 2)]
+    return [*events, parts[-1]] if parts[-1] else events
+
+
+def _usage_in(chunk: bytes) -> Usage | None:
+    found = None
+    for event in split_events(chunk):
+        data = b"".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        if MARK in data:
+            try:
+                found = parse_usage(msgspec.json.decode(data)) or found
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                continue
+    return found

@@ -1,0 +1,43 @@
+"""One request as the scheduler's plugins see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from hekla.routing.body import Body
+from hekla.routing.prompt import estimated_tokens, prompt_text
+
+
+class LazyView:
+    """Implements `RequestView`; the prompt is read when a plugin first asks for it."""
+
+    def __init__(
+        self,
+        body: Body,
+        path: str,
+        raw_headers: list[tuple[bytes, bytes]],
+        *,
+        model: str,
+        chance: Callable[[], float],
+    ) -> None:
+        self.body, self.path, self.model = body, path, model
+        self.upstream_model, self.is_adapter = model, False
+        self.now_s = 0.0
+        self._raw_headers, self._chance = raw_headers, chance
+
+    @property
+    def random(self) -> float:
+        return self._chance()
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw_headers}
+
+    @cached_property
+    def prompt_text(self) -> str:
+        return prompt_text(self.body)
+
+    @cached_property
+    def estimated_tokens(self) -> int:
+        return estimated_tokens(self.body, self.prompt_text)
