@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -147,30 +148,36 @@ class SqliteTable:
 
 
 def _connect(path: Path, lock_wait_s: float) -> sqlite3.Connection:
+    _make_file(path)
+    with ExitStack() as on_failure:
+        try:
+            connection = sqlite3.connect(path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False)
+            on_failure.callback(connection.close)
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN EXCLUSIVE")
+            _prepare(connection, path)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _translated(path, error, lock_wait_s) from error
+        on_failure.pop_all()
+    return connection
+
+
+def _make_file(path: Path) -> None:
+    """An empty file that only its owner can read, as objects may hold tokens; nothing when there is one.
+
+    An existing file is not opened here: closing a descriptor of it would drop the lock that another connection of
+    this process holds (POSIX record locks belong to the process).
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Objects may hold tokens. An existing file is not touched: closing a descriptor of it would drop the lock of
-        # another connection in this process.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         pass
     except OSError as error:
-        raise Permanent(f"store {path}: can't open the file: {error.strerror}") from error
-    connection = sqlite3.connect(path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("BEGIN EXCLUSIVE")
-        _prepare(connection, path)
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        connection.close()
-        raise _translated(path, error, lock_wait_s) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        raise Permanent(f"store {path}: can't make the file: {error.strerror}") from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -320,8 +320,9 @@ def test_a_marked_object_takes_no_new_finalizer_and_stays_marked(store: Store) -
 # Owners
 
 
-def owned(name: str, *owners: Json, **metadata: object) -> Json:
-    return a_model(name, kind="Child", ownerReferences=[owner_reference(owner) for owner in owners], **metadata)
+def owned(name: str, *owners: Json, finalizers: Sequence[str] = ()) -> Json:
+    references = [owner_reference(owner) for owner in owners]
+    return a_model(name, kind="Child", ownerReferences=references, finalizers=list(finalizers))
 
 
 def children(store: Store) -> list[str]:

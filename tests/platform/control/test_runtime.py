@@ -129,18 +129,17 @@ async def test_creation_change_status_and_deletion_each_reconcile(
 ) -> None:
     controller = Recording(clock)
     runtime = await start(controller)
-    for number, write in enumerate(
-        [
-            lambda: store.create(a_model()),
-            lambda: store.update(a_model(replicas=2)),
-            lambda: store.update_status({**a_model(), "status": {"phase": "Ready"}}),
-            lambda: store.delete(Ref("Model", "default", "a")),
-            lambda: store.create(a_child("x", "a")),
-        ]
-    ):
+    writes: list[Callable[[], object]] = [
+        lambda: store.create(a_model()),
+        lambda: store.update(a_model(replicas=2)),
+        lambda: store.update_status({**a_model(), "status": {"phase": "Ready"}}),
+        lambda: store.delete(Ref("Model", "default", "a")),
+        lambda: store.create(a_child("x", "a")),
+    ]
+    for number, write in enumerate(writes, start=1):
         write()
         await runtime.idle()
-        assert controller.names == ["a"] * (number + 1)
+        assert controller.names == ["a"] * number
 
 
 async def test_many_changes_before_the_first_turn_are_one_reconcile(

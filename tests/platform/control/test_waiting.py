@@ -17,7 +17,7 @@ async def test_it_returns_the_first_true_answer() -> None:
     waiting = asyncio.gather(until(lambda: next(answers), clock, 10, 2))
     await clock.advance(6)
     assert waiting.done()
-    assert await waiting == ["yes"]
+    assert (await waiting)[0] == "yes"
 
 
 async def test_it_waits_for_checks_that_are_coroutines() -> None:
