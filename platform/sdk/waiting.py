@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hekla.platform.api.meta import Json, Ref, is_owned_by, ref_of
@@ -63,6 +63,18 @@ def readiness(obj: Json) -> tuple[bool, str]:
     return condition["status"] == "True" and not is_stale, str(words)
 
 
+def descendants(root: Json, objects: Iterable[Json]) -> list[Json]:
+    """Everything among `objects` that is below `root` by ownership."""
+    candidates, found = list(objects), []
+    uids = [root["metadata"].get("uid", "")]
+    while uids:
+        uid = uids.pop()
+        children = [obj for obj in candidates if is_owned_by(obj, uid)]
+        found += children
+        uids += [child["metadata"]["uid"] for child in children]
+    return found
+
+
 class Wait:
     """Waits for one object: to become ready, or to go away. Owned objects are followed for progress and reasons."""
 
@@ -98,7 +110,7 @@ class Wait:
         obj = self._objects.get(self.ref)
         if obj is None:
             return None
-        family = self._family(obj)
+        family = descendants(obj, self._objects.values())
         engines = sorted((o for o in family if o["kind"] == "Engine"), key=lambda e: str(e["metadata"]["name"]))
         return Progress(obj, self._words(obj, family), tuple(engines))
 
@@ -119,17 +131,6 @@ class Wait:
                 if condition["type"] == "Schedulable" and condition["status"] == "False":
                     return str(condition.get("message") or condition.get("reason"))
         return readiness(obj)[1]
-
-    def _family(self, root: Json) -> list[Json]:
-        """Everything below `root` by ownership."""
-        found: list[Json] = []
-        uids = [root["metadata"].get("uid", "")]
-        while uids:
-            uid = uids.pop()
-            children = [obj for obj in self._objects.values() if is_owned_by(obj, uid)]
-            found += children
-            uids += [child["metadata"]["uid"] for child in children]
-        return found
 
     def __repr__(self) -> str:
         return f"Wait({self.ref}, seen={len(self._objects)})"

@@ -1,0 +1,3 @@
+from hekla.platform.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""`hekla delete`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hekla.platform.api.registry import kind_named
+from hekla.platform.base.errors import NotFound
+from hekla.platform.cli.options import DEFAULT_WAIT, Namespace, OptionalFiles, Timeout, client_of, seconds_of
+from hekla.platform.cli.output import progress, say
+
+if TYPE_CHECKING:
+    from hekla.platform.sdk import Client
+
+Target = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
+def delete(
+    context: typer.Context,
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Kind, plural or short name.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The object's name.")] = None,
+    filename: OptionalFiles = None,
+    namespace: Namespace = "default",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone, engines included.")] = True,
+    timeout: Timeout = DEFAULT_WAIT,
+) -> None:
+    """Delete an object, or everything manifests declare, with all that it owns."""
+    timeout_s = seconds_of(timeout)
+    if bool(filename) == bool(kind and name) or (filename and kind):
+        raise typer.BadParameter("give KIND and NAME, or -f")
+    with client_of(context, namespace) as client:
+        targets = _targets(filename, namespace) if filename else [(str(kind), namespace, str(name))]
+        deleted = [target for target in targets if _delete(client, target, is_one_of_many=bool(filename))]
+        for target_kind, target_namespace, target_name in deleted if wait else ():
+            client.wait_gone(target_kind, target_name, timeout_s, namespace=target_namespace)
+
+
+def _targets(sources: list[str], namespace: str) -> list[Target]:
+    """What the manifests declare, last first: what came later may lean on what came before."""
+    from hekla.platform.sdk.manifests import load
+
+    objects = [manifest.object for manifest in load(sources)]
+    places = [(obj["kind"], obj["metadata"].get("namespace") or namespace, obj["metadata"]["name"]) for obj in objects]
+    return places[::-1]
+
+
+def _delete(client: Client, target: Target, *, is_one_of_many: bool) -> bool:
+    kind, namespace, name = target
+    shown = f"{kind_named(kind).kind} {namespace}/{name}"
+    try:
+        client.delete(kind, name, namespace=namespace)
+    except NotFound:
+        if not is_one_of_many:
+            raise
+        progress(f"{shown} is not there")
+        return False
+    say(f"{shown} deleted")
+    return True
