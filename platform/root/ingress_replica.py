@@ -22,8 +22,8 @@ from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.settings import PlatformSettings
 from hekla.routing.app import Ingress, build_ingress
-from hekla.routing.config import RoutingSettings
-from hekla.routing.server import Listener, listen
+from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings
+from hekla.routing.server import Listener, serve
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +44,19 @@ class IngressReplica:
 
     async def _start(self) -> Ingress:
         clock, ids = SystemClock(), SystemIds()
-        link = PlatformLink(self.settings.ray_namespace, clock)
         node_ip = ray.util.get_node_ip_address()
-        self.ingress = build_ingress(routing_settings(self.settings, node_ip), link, clock, ids)
+        link = PlatformLink(self.settings.ray_namespace, clock)
+        self.ingress = build_ingress(
+            routing_settings(self.settings, node_ip),
+            clock=clock, ids=ids, platform_url=lambda: link.url, peers=lambda: link.peers,
+        )  # fmt: skip
         await self.ingress.start()
-        gossip_host, gossip_port = self.ingress.gossip_address
-        self._tasks.spawn(link.stay_known(f"{node_ip}/{os.getpid()}", gossip_host, gossip_port), "announce")
+        self._tasks.spawn(link.stay_known(f"{node_ip}/{os.getpid()}", node_ip, self.ingress.gossip.port), "announce")
         return self.ingress
 
     async def _start_direct(self) -> None:
         ingress = await self._start()
-        self._listener = await listen(ingress.app, self.settings.host, self.settings.port, reuse_port=True)
+        self._listener = await serve(ingress.app, self.settings.host, self.settings.port, reuse_port=True)
 
     async def __serve_build_asgi_app__(self) -> Any:
         ingress = await self._start()
@@ -68,12 +70,13 @@ class IngressReplica:
                 raise RuntimeError("the ingress replica no longer listens")
 
     async def _stop(self) -> None:
+        if self.ingress is not None:
+            self.ingress.is_draining = True
         if self._listener is not None:
-            self._listener.stop_accepting()
+            await self._listener.stop(self.settings.drain_s)
         if self.ingress is not None:
             await self.ingress.drain(self.settings.drain_s)
-        if self._listener is not None:
-            await self._listener.close()
+            await self.ingress.stop()
         await self._tasks.stop()
 
     async def __del__(self) -> None:
@@ -86,9 +89,13 @@ class IngressReplica:
 
 
 def routing_settings(settings: PlatformSettings, node_ip: str) -> RoutingSettings:
+    log = AccessLogSettings(
+        enabled=settings.access_log != "off",
+        format=settings.access_log_format,
+        output="stdout" if settings.access_log == "off" else settings.access_log,
+    )
     return RoutingSettings(
-        body_bytes_max=settings.body_bytes_max,
-        access_log=settings.access_log,
-        access_log_format=settings.access_log_format,
-        gossip_host=node_ip,
+        limits=LimitSettings(body_bytes_max=settings.body_bytes_max),
+        gossip=GossipSettings(host=node_ip),
+        access_log=log,
     )

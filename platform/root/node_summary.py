@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from hekla.platform.api.meta import Json, condition_status
 from hekla.platform.cluster.interface import Node
+from hekla.platform.root.settings import PlatformSettings
 from hekla.platform.store.interface import Store
 
 
-def summarize(store: Store, nodes: list[Node], endpoint: str) -> Json:
+def summarize(store: Store, nodes: list[Node], settings: PlatformSettings) -> Json:
     """Nodes with what they have and what is free, models with their readiness, engines, and totals."""
     engines = store.list("Engine").items
     return {
-        "endpoint": endpoint,
+        "endpoint": f"http://{settings.host}:{settings.port}",
         "nodes": [_node(node, engines) for node in nodes],
         "models": [_model(route, store, engines) for route in store.list("ModelRoute").items],
         "engines": [_engine(engine) for engine in engines],
