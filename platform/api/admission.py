@@ -24,7 +24,16 @@ from hekla.platform.api.names import (
 )
 from hekla.platform.api.onray import ignored_on_ray
 from hekla.platform.api.registry import Kind, all_kinds
-from hekla.platform.api.wording import allowed_fields, field_errors, nearest, path_of, shown, unknown_field, wrong_type
+from hekla.platform.api.wording import (
+    Location,
+    allowed_fields,
+    field_errors,
+    nearest,
+    path_of,
+    shown,
+    unknown_field,
+    wrong_type,
+)
 from hekla.platform.base.errors import FieldError, Invalid
 
 __all__ = ["admit", "admit_batch", "ignored_on_ray"]
@@ -171,16 +180,9 @@ def _metadata(raw: Any) -> tuple[Json, list[FieldError]]:
 def _spec(kind: Kind, admitted: Json, raw: Any, old: Json | None) -> tuple[Json, list[FieldError]]:
     if raw is None:
         return {}, [FieldError("spec", "required")]
-    try:
-        model = kind.spec.model_validate(raw, strict=True, by_alias=True, by_name=False, context=ADMISSION)
-        problems: list[FieldError] = []
-    except ValidationError as error:
-        problems = field_errors(error, kind.spec, "spec")
-        # The rules across fields are asked too, where the mistakes can be mended, so that all come in one answer.
-        mended = _mended(kind, raw, error)
-        if mended is None:
-            return {}, problems
-        model = mended
+    model, problems = _read(kind, raw)
+    if model is None:
+        return {}, problems
     spec = filled(model)
     known = [problem.path for problem in problems]
     for problem in kind.check({**admitted, "spec": spec}, old):
@@ -189,25 +191,58 @@ def _spec(kind: Kind, admitted: Json, raw: Any, old: Json | None) -> tuple[Json,
     return spec, problems
 
 
-def _mended(kind: Kind, raw: Any, error: ValidationError) -> ApiModel | None:
-    """What the author meant, for looking further: misspelt fields renamed, unknown ones out, `"3"` read as 3."""
-    copied = copy.deepcopy(raw)
-    found = error.errors(include_url=False)
-    missing = {one["loc"] for one in found if one["type"] == "missing"}
-    for one in found:
-        if one["type"] == "extra_forbidden":
-            *place, name = one["loc"]
-            parent = copied
-            for step in place:
-                parent = parent[step]
-            value = parent.pop(name)
-            meant = nearest(str(name), allowed_fields(kind.spec, tuple(place)))
-            if meant is not None and (*place, meant) in missing:
-                parent[meant] = value
+def _read(kind: Kind, raw: Any) -> tuple[ApiModel | None, list[FieldError]]:
+    """The spec's model, and what is wrong with it.
+
+    With mistakes that can be mended (a misspelt field, `"3"` for 3) there is a model nonetheless: the rules across
+    fields are asked of it, so that their answers come along with the mistakes.
+    """
     try:
-        return kind.spec.model_validate(copied, by_alias=True, by_name=False)
+        return kind.spec.model_validate(raw, strict=True, by_alias=True, by_name=False, context=ADMISSION), []
+    except ValidationError as error:
+        respelt, problems = _respelt(kind, raw, error)
+        try:
+            kind.spec.model_validate(respelt, strict=True, by_alias=True, by_name=False, context=ADMISSION)
+        except ValidationError as rest:
+            problems += field_errors(rest, kind.spec, "spec")
+            respelt = _without_unknown(respelt, rest)
+    try:
+        return kind.spec.model_validate(respelt, by_alias=True, by_name=False), problems
     except ValidationError:
-        return None
+        return None, problems
+
+
+def _respelt(kind: Kind, raw: Any, error: ValidationError) -> tuple[Any, list[FieldError]]:
+    """A copy in which a field that is missing gets the value of the misspelt one beside it; and the misspellings."""
+    copied = copy.deepcopy(raw)
+    problems: list[FieldError] = []
+    missing = {found["loc"] for found in error.errors(include_url=False) if found["type"] == "missing"}
+    for *place, name in _unknown(error):
+        allowed = allowed_fields(kind.spec, tuple(place))
+        meant = nearest(str(name), allowed)
+        if meant is not None and (*place, meant) in missing:
+            missing.discard((*place, meant))
+            parent = _at(copied, place)
+            parent[meant] = parent.pop(name)
+            problems.append(FieldError(path_of((*place, name), "spec"), unknown_field(str(name), allowed)))
+    return copied, problems
+
+
+def _without_unknown(raw: Any, error: ValidationError) -> Any:
+    copied = copy.deepcopy(raw)
+    for *place, name in _unknown(error):
+        del _at(copied, place)[name]
+    return copied
+
+
+def _unknown(error: ValidationError) -> list[Location]:
+    return [found["loc"] for found in error.errors(include_url=False) if found["type"] == "extra_forbidden"]
+
+
+def _at(value: Any, place: Iterable[str | int]) -> Any:
+    for step in place:
+        value = value[step]
+    return value
 
 
 def _touch(one: str, other: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from hekla.platform.api.wording import path_of
 from hekla.platform.base.errors import FieldError
 from hekla.platform.base.limits import LABEL_CHARS_MAX, NAME_CHARS_MAX
 
@@ -67,7 +68,7 @@ def label_problems(labels: dict[str, str], path: str) -> list[FieldError]:
     found = [FieldError(path, f"key {problem}") for key in labels if (problem := label_key_problem(key))]
     for key, value in labels.items():
         if problem := label_value_problem(value):
-            found.append(FieldError(f'{path}["{key}"]', problem))
+            found.append(FieldError(path_of((key,), path), problem))
     return found
 
 

@@ -61,7 +61,9 @@ def wrong_type(value: Any, wanted: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that somebody who wrote `name` most likely meant."""
     by_lower = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower().replace("_", ""), by_lower, n=1, cutoff=0.6)
+    written = name.lower().replace("_", "")
+    near = difflib.get_close_matches(written, by_lower, n=1, cutoff=0.6)
+    near = near or [one for one in by_lower if len(written) > 2 and written in one]
     return by_lower[near[0]] if near else None
 
 
