@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +107,7 @@ def manifest() -> Callable[..., Json]:
     """`manifest("route", {"spec.modelName": None})`: a valid manifest with some fields set, or taken away by MISSING."""
 
     def made(name: str, changes: dict[str, Any] | None = None) -> Json:
-        obj = copy.deepcopy(MANIFESTS[name])
+        obj: Json = json.loads(json.dumps(MANIFESTS[name]))  # not deepcopy: the templates must not be shared
         for path, value in (changes or {}).items():
             *parents, last = steps_of(path)
             place: Any = obj
