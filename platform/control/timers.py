@@ -48,6 +48,11 @@ class Timers:
             due.append((at, key))
         return due
 
+    @property
+    def entries(self) -> int:
+        """What the heap holds, replaced times included."""
+        return len(self._heap)
+
     def __contains__(self, key: object) -> bool:
         return key in self._at
 
