@@ -26,7 +26,7 @@ class Flaky:
 
     name = "flaky"
     kind = "Model"
-    watches = ("Child",)
+    watches: tuple[str, ...] = ("Child",)
 
     def __init__(self, store: MemoryStore, clock: VirtualClock, chance: random.Random) -> None:
         self.store, self.clock, self.chance = store, clock, chance
