@@ -12,9 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hekla.platform.api.defaults import DEPTH_MAX, filled, is_deeper, without_nulls
-from hekla.platform.api.kubetypes import ADMISSION
-from hekla.platform.api.meta import ApiModel, Json, ObjectMeta, Ref
+from hekla.platform.api.defaults import filled
+from hekla.platform.api.meta import Json, ObjectMeta, Ref
 from hekla.platform.api.names import (
     ANNOTATIONS_BYTES_MAX,
     annotation_problems,
@@ -23,10 +22,10 @@ from hekla.platform.api.names import (
     label_problems,
 )
 from hekla.platform.api.onray import ignored_on_ray
+from hekla.platform.api.plain_json import json_problems, without_nulls
 from hekla.platform.api.registry import Kind, all_kinds
+from hekla.platform.api.spec_reading import read_spec
 from hekla.platform.api.wording import (
-    Location,
-    allowed_fields,
     field_errors,
     nearest,
     path_of,
@@ -107,8 +106,8 @@ def _examined(obj: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
     """The object with its defaults, and everything wrong with it; use the first only when there is nothing wrong."""
     if not isinstance(obj, dict):
         return {}, [FieldError("", wrong_type(obj, "an object with apiVersion, kind, metadata and spec"))]
-    if is_deeper(obj, DEPTH_MAX):
-        return {}, [FieldError("", f"is nested too deeply; allowed: at most {DEPTH_MAX} levels")]
+    if problems := json_problems(obj):
+        return {}, problems
     obj = without_nulls(obj)
     kind, problems = _kind_of(obj)
     problems.extend(_top_problems(obj))
@@ -180,7 +179,7 @@ def _metadata(raw: Any) -> tuple[Json, list[FieldError]]:
 def _spec(kind: Kind, admitted: Json, raw: Any, old: Json | None) -> tuple[Json, list[FieldError]]:
     if raw is None:
         return {}, [FieldError("spec", "required")]
-    model, problems = _read(kind, raw)
+    model, problems = read_spec(kind, raw)
     if model is None:
         return {}, problems
     spec = filled(model)
@@ -189,60 +188,6 @@ def _spec(kind: Kind, admitted: Json, raw: Any, old: Json | None) -> tuple[Json,
         if not any(_touch(problem.path, path) for path in known):
             problems.append(problem)
     return spec, problems
-
-
-def _read(kind: Kind, raw: Any) -> tuple[ApiModel | None, list[FieldError]]:
-    """The spec's model, and what is wrong with it.
-
-    With mistakes that can be mended (a misspelt field, `"3"` for 3) there is a model nonetheless: the rules across
-    fields are asked of it, so that their answers come along with the mistakes.
-    """
-    try:
-        return kind.spec.model_validate(raw, strict=True, by_alias=True, by_name=False, context=ADMISSION), []
-    except ValidationError as error:
-        respelt, problems = _respelt(kind, raw, error)
-        try:
-            kind.spec.model_validate(respelt, strict=True, by_alias=True, by_name=False, context=ADMISSION)
-        except ValidationError as rest:
-            problems += field_errors(rest, kind.spec, "spec")
-            respelt = _without_unknown(respelt, rest)
-    try:
-        return kind.spec.model_validate(respelt, by_alias=True, by_name=False), problems
-    except ValidationError:
-        return None, problems
-
-
-def _respelt(kind: Kind, raw: Any, error: ValidationError) -> tuple[Any, list[FieldError]]:
-    """A copy in which a field that is missing gets the value of the misspelt one beside it; and the misspellings."""
-    copied = copy.deepcopy(raw)
-    problems: list[FieldError] = []
-    missing = {found["loc"] for found in error.errors(include_url=False) if found["type"] == "missing"}
-    for *place, name in _unknown(error):
-        allowed = allowed_fields(kind.spec, tuple(place))
-        meant = nearest(str(name), allowed)
-        if meant is not None and (*place, meant) in missing:
-            missing.discard((*place, meant))
-            parent = _at(copied, place)
-            parent[meant] = parent.pop(name)
-            problems.append(FieldError(path_of((*place, name), "spec"), unknown_field(str(name), allowed)))
-    return copied, problems
-
-
-def _without_unknown(raw: Any, error: ValidationError) -> Any:
-    copied = copy.deepcopy(raw)
-    for *place, name in _unknown(error):
-        del _at(copied, place)[name]
-    return copied
-
-
-def _unknown(error: ValidationError) -> list[Location]:
-    return [found["loc"] for found in error.errors(include_url=False) if found["type"] == "extra_forbidden"]
-
-
-def _at(value: Any, place: Iterable[str | int]) -> Any:
-    for step in place:
-        value = value[step]
-    return value
 
 
 def _touch(one: str, other: str) -> bool:

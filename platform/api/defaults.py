@@ -1,4 +1,4 @@
-"""Specs between JSON and models: nulls out on the way in, defaults filled on the way out."""
+"""From a spec's model back to JSON, with the defaults filled in."""
 
 from __future__ import annotations
 
@@ -7,33 +7,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from hekla.platform.api.meta import Json
-
-DEPTH_MAX = 64
-"""Levels of nesting of an object: manifests have about 15."""
-
-
-def is_deeper(value: Any, levels: int) -> bool:
-    """True when objects and lists nest more than `levels` deep; without recursion, so that any input is safe."""
-    layer: list[Any] = [value]
-    for _ in range(levels):
-        layer = [
-            child
-            for parent in layer
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not layer:
-            return False
-    return True
-
-
-def without_nulls(value: Any) -> Any:
-    """A copy in which no object has a null field: to Kubernetes clients null means unset."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
 
 
 def filled(model: BaseModel) -> Json:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hekla.platform.api.defaults import DEPTH_MAX, is_deeper
+from hekla.platform.api.plain_json import excess_problem
 from hekla.platform.base.errors import BadRequest
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
     """`target` with `patch` applied: objects merge, null removes, everything else replaces (RFC 7386 §2).
 
-    Changes neither argument. Raises BadRequest when the patch is nested too deeply.
+    Changes neither argument. Raises BadRequest when the patch is nested too deeply or holds too much.
     """
-    if is_deeper(patch, DEPTH_MAX):
-        raise BadRequest(f"the patch is nested too deeply; allowed: at most {DEPTH_MAX} levels")
+    if problem := excess_problem(patch):
+        raise BadRequest(f"the patch {problem}")
     return _merged(target, patch)
 
 

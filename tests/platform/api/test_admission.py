@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,41 @@ def test_an_object_nested_without_end_is_refused(manifest: Manifest, problems: P
     route = manifest("route")
     route["spec"]["rules"] = deep
     assert problems(route) == {"": "is nested too deeply; allowed: at most 64 levels"}
+
+
+NOT_JSON: list[tuple[Any, str, str]] = [
+    ({8000: "x"}, "spec.backend.workers[0].config", "the key '8000' is not text; quote it: \"8000\""),
+    ({True: "x"}, "spec.backend.workers[0].config", 'quote it: "true"'),
+    (
+        {"a": datetime.date(2026, 1, 2)},
+        "spec.backend.workers[0].config.a",
+        'is a date, which JSON does not have; quote it: "2026-01-02"',
+    ),
+    ({"a": [float("nan")]}, "spec.backend.workers[0].config.a[0]", "nan is not a number that JSON has"),
+    ({"a": "\ud800"}, "spec.backend.workers[0].config.a", "is not Unicode text"),
+    ({"\udfff": 1}, "spec.backend.workers[0].config", "a key is not Unicode text"),
+]
+
+
+@pytest.mark.parametrize(("config", "path", "problem"), NOT_JSON, ids=ascii)
+def test_what_json_can_not_keep_is_refused(
+    manifest: Manifest, problems: Problems, config: Any, path: str, problem: str
+) -> None:
+    found = problems(manifest("booster", {"spec.backend.workers[0].config": config}))
+    assert list(found) == [path]
+    assert problem in found[path]
+
+
+def test_a_manifest_that_repeats_itself_without_end_is_refused(manifest: Manifest, problems: Problems) -> None:
+    bomb: list[Any] = ["x"] * 10
+    for _ in range(20):
+        bomb = [bomb] * 10  # what YAML aliases make of a few lines
+    loop: list[Any] = []
+    loop.append(loop)
+    for rules, problem in ((bomb, "holds too many values; allowed: at most 200000"), (loop, "is nested too deeply")):
+        route = manifest("route")
+        route["spec"]["rules"] = rules
+        assert problem in problems(route)[""]
 
 
 @pytest.mark.parametrize("thing", [None, [], "text", 5])
