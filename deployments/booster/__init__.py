@@ -1,0 +1,1 @@
+"""ModelBooster: one object that becomes a ModelServing, a ModelServer and a ModelRoute."""

@@ -1,0 +1,1 @@
+"""ModelServing: serving groups, roles and their engines, kept as the object asks."""
