@@ -44,6 +44,9 @@ class _Item:
     ask: BundleAsk
     asked: Units
     scarcest: str
+    """An accelerator if it asks for one, else the resource of which it wants the largest part of the cluster."""
+    share: float
+    """That part."""
 
 
 @dataclass(frozen=True)
@@ -197,19 +200,22 @@ def _items(snapshot: ClusterSnapshot, gang: Gang) -> dict[str, list[_Item]]:
 def _group_items(group: GroupAsk, cluster: Units) -> Iterable[_Item]:
     for index, ask in enumerate(group.bundles):
         asked = units(ask.resources)
-        scarcest = min(sorted(asked), key=lambda name: (name not in ACCELERATORS, cluster.get(name, 0) / asked[name]))
-        yield _Item(group.name, index, ask, asked, scarcest)
+        shares = {name: amount / max(1, cluster.get(name, 0)) for name, amount in sorted(asked.items())}
+        scarcest = max(shares, key=lambda name: (name in ACCELERATORS, shares[name]))
+        yield _Item(group.name, index, ask, asked, scarcest, shares[scarcest])
 
 
-def _size(item: _Item) -> tuple[int, int, int, str, int]:
-    """Accelerators first, then its scarcest resource, then a fixed order (earlier bundles count as larger)."""
-    accelerators = sum(amount for name, amount in item.asked.items() if name in ACCELERATORS)
-    return accelerators, len(item.ask.node_labels), item.asked[item.scarcest], item.group, -item.index
+def _size(item: _Item) -> tuple[int, int, float, str, int]:
+    """Accelerators first, then picky ones, then its share, then a fixed order (earlier bundles count as larger)."""
+    return _accelerators(item), len(item.ask.node_labels), item.share, item.group, -item.index
 
 
-def _group_size(group: Sequence[_Item]) -> tuple[int, int, str]:
-    accelerators = sum(_size(item)[0] for item in group)
-    return accelerators, sum(item.asked[item.scarcest] for item in group), group[0].group
+def _group_size(group: Sequence[_Item]) -> tuple[int, float, str]:
+    return sum(_accelerators(item) for item in group), sum(item.share for item in group), group[0].group
+
+
+def _accelerators(item: _Item) -> int:
+    return sum(amount for name, amount in item.asked.items() if name in ACCELERATORS)
 
 
 def _placement(gang: Gang, board: _Board) -> Placement:

@@ -135,9 +135,9 @@ def test_groups_of_a_gang_have_different_names_and_at_least_one_bundle() -> None
 
 
 def test_a_placement_that_greedy_choices_miss_is_found_by_matching() -> None:
-    """The best fit of the first bundle is the only node of the second."""
-    snap = snapshot(node("a", CPU=4, memory=10), node("b", CPU=5, memory=1))
-    assert placed(snap, gang([{"CPU": 4}], [{"CPU": 3, "memory": 10}])) == {"r0": ("b",), "r1": ("a",)}
+    """The best fit of the bundle that is placed first is the only node of the other."""
+    snap = snapshot(node("a", CPU=4, memory=3), node("b", CPU=5, memory=1), node("c", memory=100))
+    assert placed(snap, gang([{"CPU": 4, "memory": 3}], [{"CPU": 4}])) == {"r0": ("a",), "r1": ("b",)}
 
 
 amounts = st.fixed_dictionaries(
