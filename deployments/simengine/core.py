@@ -189,7 +189,7 @@ class EngineCore:
     def _first_scheduled(self, sequence: Sequence, now: float) -> None:
         local = sequence.computed - sequence.external
         sequence.cached = sequence.computed
-        sequence.scheduled_at = now
+        sequence.scheduled_at = max(now, sequence.arrived_at)
         self.counters.prefix_queries += sequence.prompt_tokens
         self.counters.prefix_hits += local
         self.counters.prompt_tokens += sequence.prompt_tokens
@@ -201,7 +201,7 @@ class EngineCore:
         first = sequence.output_tokens == 0
         sequence.tokens.append(token)
         sequence.state = self._sampler.advance(sequence.state, token)
-        output = Output(sequence.request.id, token, logprob, at - sequence.last_token_at, first)
+        output = Output(sequence.request.id, token, logprob, max(0.0, at - sequence.last_token_at), first)
         sequence.last_token_at = at
         self.counters.generation_tokens += 1
         if first:

@@ -18,6 +18,8 @@ from hekla.deployments.simengine.wire import ChatRequest, CompletionRequest, Mes
 
 N_MAX = 128
 PROMPTS_MAX = 2048
+CHOICES_MAX = 4096
+"""Prompts times n."""
 STOPS_MAX = 64
 COMPLETION_TOKENS_DEFAULT = 16
 """What OpenAI's completions give when max_tokens is left out."""
@@ -118,6 +120,8 @@ class Intake:
         text = _tool_arguments(tools, tool) if tool else _structured_text(sampling)
         planned = tuple(encode(text)) if text is not None else ()
         job = Job(public_id, model, adapter, prompts, sampling, limit, planned, tool, tool_named, top_logprobs)
+        if len(prompts) * job.n > CHOICES_MAX:
+            raise Refusal(f"n: {len(prompts)} prompts times n={job.n} is above {CHOICES_MAX} choices", param="n")
         for prompt in prompts:
             self._check_length(prompt, limit)
         return job

@@ -23,7 +23,7 @@ class RemoteKv:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EngineRequest:
     id: str
     prompt: Tokens[int]
@@ -45,7 +45,7 @@ class EngineRequest:
     remote: RemoteKv | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     request: EngineRequest
     order: int

@@ -41,7 +41,6 @@ class Sampling(msgspec.Struct, kw_only=True):
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     return_token_ids: bool | None = None
-    request_id: str | None = None
 
 
 class ChatRequest(Sampling, kw_only=True):
