@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 PLACE_TIMEOUT_S = 15.0
 """Ray retries a pinned group about once a second: when it can't place what the plan found room for, the plan is old."""
 NODE_IP_VARIABLE = "HEKLA_NODE_IP"
-"""Tells a supervisor which address of its node to serve on."""
+NODE_NAME_VARIABLE = "HEKLA_NODE_NAME"
+"""They tell a supervisor which address of its node to serve on, and what to call the node."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +119,17 @@ class Placer:
 
     async def _start(self, engine: Json, entry: Json, nodes: Mapping[str, Node]) -> None:
         spec = engine["spec"]
-        addresses = {node_id: node.address for node_id, node in nodes.items()}
+        here, entry_node = nodes.get(spec["node"]), nodes.get(entry["spec"]["node"])
         launch = spec["launch"]
         if launch.get("groupSize", 1) > 1:
-            launch = with_entry_address(launch, addresses.get(entry["spec"]["node"], ""), actor_name(entry))
+            launch = with_entry_address(launch, entry_node.address if entry_node else "", actor_name(entry))
         actor = ActorSpec(
             name=actor_name(engine),
             target=self._target.supervisor,
             kwargs={"launch": launch},
             placement_group=spec["placementGroup"],
             bundle=spec["bundle"],
-            env={NODE_IP_VARIABLE: addresses.get(spec["node"], "")},
+            env={NODE_IP_VARIABLE: here.address, NODE_NAME_VARIABLE: here.name} if here else {},
         )
         try:
             await self._cluster.start_actor(actor)

@@ -145,7 +145,9 @@ class Rehearsal:
                 self._retire(step)
             case RestartEngine():
                 engine = self._by_uid(step.uid)
-                engine["status"] = started(engine["status"], rfc3339(self.now), restarts=engine["status"]["restarts"] + 1)
+                engine["status"] = started(
+                    engine["status"], rfc3339(self.now), restarts=engine["status"]["restarts"] + 1
+                )
             case Relabel():
                 for uid in step.uids:
                     self._by_uid(uid)["metadata"]["labels"][LABEL_REVISION] = step.revision

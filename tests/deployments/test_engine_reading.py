@@ -113,7 +113,9 @@ def test_the_role_comes_from_the_roles_name_then_from_the_kv_role(
 
 
 def test_a_worker_learns_its_place_and_the_entrys_address_when_it_is_known() -> None:
-    container = {"args": ["--node-rank", "$(WORKER_INDEX)", "--nnodes=$(GROUP_SIZE)", "--master-addr", "$(ENTRY_ADDRESS)"]}
+    container = {
+        "args": ["--node-rank", "$(WORKER_INDEX)", "--nnodes=$(GROUP_SIZE)", "--master-addr", "$(ENTRY_ADDRESS)"]
+    }
     launch = read(container, index=1, size=3).launch.model_dump(by_alias=True)
     assert launch["env"] == {"GROUP_SIZE": "3", "WORKER_INDEX": "1"}
     ready = with_entry_address(launch, "10.0.0.7", "engine.default.x")

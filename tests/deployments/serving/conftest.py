@@ -14,12 +14,23 @@ from hekla.platform.api.meta import Json
 
 
 def template(image: str) -> Json:
-    container = {"name": "engine", "image": image, "args": ["--model", "/models/m"], "resources": {"requests": {"cpu": "1"}}}
+    container = {
+        "name": "engine",
+        "image": image,
+        "args": ["--model", "/models/m"],
+        "resources": {"requests": {"cpu": "1"}},
+    }
     return {"metadata": {"annotations": {"hekla.io/engine": "simulated"}}, "spec": {"containers": [container]}}
 
 
 def role(name: str = "server", replicas: int = 1, workers: int = 0, image: str = "v1", **more: Any) -> Json:
-    made: Json = {"name": name, "replicas": replicas, "workerReplicas": workers, "entryTemplate": template(image), **more}
+    made: Json = {
+        "name": name,
+        "replicas": replicas,
+        "workerReplicas": workers,
+        "entryTemplate": template(image),
+        **more,
+    }
     if workers:
         made["workerTemplate"] = template(image)
     return made

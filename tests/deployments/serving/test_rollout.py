@@ -109,9 +109,7 @@ def test_a_partition_keeps_the_lower_ordinals_old(rehearse: Rehearse, serving: M
 
 
 @pytest.mark.parametrize(("partition", "replicas", "ordinal"), [("50%", 3, 2), ("1%", 10, 1), (2, 3, 2)])
-def test_a_partition_in_percent_rounds_up(
-    serving: Make, partition: int | str, replicas: int, ordinal: int
-) -> None:
+def test_a_partition_in_percent_rounds_up(serving: Make, partition: int | str, replicas: int, ordinal: int) -> None:
     obj = serving(replicas, **rolling(partition=partition))
     obj["metadata"] |= {"uid": "u", "generation": 1}
     assert read_serving(obj).partition == ordinal

@@ -179,7 +179,5 @@ def test_the_status_counts_roles_and_selects_one_engine_a_group(rehearse: Rehear
         {"name": "decode", "desiredReplicas": 2, "replicas": 2, "readyReplicas": 2},
     ]
     wanted = dict(pair.split("=") for pair in status["labelSelector"].split(","))
-    chosen = [
-        name for name, e in rehearsal.engines.items() if wanted.items() <= e["metadata"]["labels"].items()
-    ]
+    chosen = [name for name, e in rehearsal.engines.items() if wanted.items() <= e["metadata"]["labels"].items()]
     assert sorted(chosen) == ["llm-0-prefill-0-0", "llm-1-prefill-0-0"]
