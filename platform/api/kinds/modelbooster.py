@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from hekla.platform.api.kinds.modelroute import ModelMatch
 from hekla.platform.api.kinds.modelroute import match_problems as route_match_problems
@@ -56,12 +56,20 @@ def _starts_with(schemes: tuple[str, ...], text: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=NAME_CHARS_MAX, pattern=_NAME)]
-ModelURI = Annotated[str, AfterValidator(lambda text: _starts_with(_MODEL_SCHEMES, text))]
-CacheURI = Annotated[str, AfterValidator(lambda text: _starts_with(_CACHE_SCHEMES, text))]
+
+
+def _uri_schema(schemes: tuple[str, ...]) -> WithJsonSchema:
+    pattern = f"^({'|'.join(schemes)}).+"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "maxLength": URI_CHARS_MAX})
+
+
+ModelURI = Annotated[str, AfterValidator(lambda text: _starts_with(_MODEL_SCHEMES, text)), _uri_schema(_MODEL_SCHEMES)]
+CacheURI = Annotated[str, AfterValidator(lambda text: _starts_with(_CACHE_SCHEMES, text)), _uri_schema(_CACHE_SCHEMES)]
 
 
 class Worker(ApiModel):
     type: WorkerType = "server"
+    """`server` for vLLM, SGLang and Simulated; one `prefill` and one `decode` for the disaggregated types."""
     image: Image = ""
     """The engine's container image on Kubernetes; on Ray the node's own environment runs it."""
     replicas: int = Field(default=1, ge=0, le=REPLICAS_MAX)
@@ -71,7 +79,9 @@ class Worker(ApiModel):
     resources: ResourcesJson | None = None
     """Kubernetes resource requirements of each process."""
     affinity: AffinityJson | None = None
+    """Kubernetes affinity; no effect on Ray."""
     tolerations: Tolerations = Field(default_factory=list)
+    """Kubernetes tolerations; no effect on Ray."""
     config: FreeObject = Field(default_factory=dict)
     """Arguments of the engine's command line, by name without the dashes."""
 
@@ -87,13 +97,16 @@ class Backend(ApiModel):
     cache_uri: CacheURI | None = Field(default=None, alias="cacheURI")
     """Where the weights are kept; unset: the platform's own cache."""
     env_from: EnvFromSources = Field(default_factory=list)
+    """Environment from ConfigMaps and Secrets; no effect on Ray."""
     env: EnvVars = Field(default_factory=list)
     """Environment of every process, as in a Kubernetes container."""
     replicas: int = Field(ge=0, le=REPLICAS_MAX)
     """Serving groups."""
     workers: list[Worker] = Field(min_length=1, max_length=WORKERS_MAX)
     scheduler_name: str | None = None
+    """The Kubernetes scheduler of the pods; unset: `volcano`."""
     runtime_class_name: str | None = None
+    """The Kubernetes runtime class of the pods; no effect on Ray."""
 
     @property
     def is_disaggregated(self) -> bool:
@@ -115,6 +128,7 @@ class ModelBoosterSpec(ApiModel):
     name: Name | None = None
     """The model name that clients send; unset: the object's own name."""
     owner: str | None = None
+    """Free text: whom to ask."""
     backend: Backend
     model_match: ModelMatch | None = None
     """Which requests for the model the generated route takes; unset: all."""

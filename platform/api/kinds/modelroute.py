@@ -25,8 +25,11 @@ class StringMatch(ApiModel):
     """The first of exact, prefix, regex that is set decides; none set matches everything."""
 
     exact: str | None = None
+    """The whole value."""
     prefix: str | None = None
+    """How the value begins."""
     regex: str | None = Field(default=None, max_length=REGEX_CHARS_MAX)
+    """A regular expression that matches somewhere in the value."""
 
 
 class BodyMatch(ApiModel):
@@ -38,7 +41,9 @@ class ModelMatch(ApiModel):
     """All that is set must match."""
 
     headers: dict[str, StringMatch] = Field(default_factory=dict)
+    """By header name: what its value must be."""
     uri: StringMatch | None = None
+    """The request's path."""
     body: BodyMatch | None = None
 
 
@@ -46,7 +51,9 @@ class TargetModel(ApiModel):
     """Exactly one of the two names."""
 
     model_server_name: str | None = Field(default=None, min_length=1)
+    """A ModelServer of the same namespace."""
     external_model_provider_name: str | None = Field(default=None, min_length=1)
+    """An ExternalModelProvider of the same namespace."""
     weight: int = Field(default=100, ge=0, le=100)
     """Share of the rule's requests; 0 takes none."""
 
@@ -56,10 +63,12 @@ class Rule(ApiModel):
     model_match: ModelMatch | None = None
     """Unset: every request."""
     target_models: list[TargetModel] = Field(min_length=1, max_length=TARGETS_MAX)
+    """One is drawn for each request, by weight."""
 
 
 class RedisConfig(ApiModel):
     address: str = Field(min_length=1)
+    """`host:port`."""
 
 
 class GlobalRateLimit(ApiModel):
@@ -70,7 +79,9 @@ class RateLimit(ApiModel):
     """Token budgets of the model."""
 
     input_tokens_per_unit: int | None = Field(default=None, ge=1)
+    """Prompt tokens; unset: no limit."""
     output_tokens_per_unit: int | None = Field(default=None, ge=1)
+    """Generated tokens; unset: no limit."""
     unit: Literal["second", "minute", "hour", "day", "month"] = "second"
     global_: GlobalRateLimit | None = Field(default=None, alias="global")
     """One budget for all routers rather than one each."""
@@ -93,6 +104,7 @@ class ModelRouteSpec(ApiModel):
     lora_adapters: list[str] = Field(default_factory=list, max_length=LORA_ADAPTERS_MAX)
     """LoRA adapters that clients may name as the model."""
     parent_refs: list[ParentReference] = Field(default_factory=list)
+    """Gateways the route is bound to; unset: the router's own listener."""
     rules: list[Rule] = Field(min_length=1, max_length=RULES_MAX)
     """The first rule that matches wins."""
     rate_limit: RateLimit | None = None

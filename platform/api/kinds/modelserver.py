@@ -19,8 +19,11 @@ class PDGroup(ApiModel):
     """Turns on prefill/decode routing: a pair has the same value of the label `groupKey`."""
 
     group_key: LabelKey = Field(min_length=1)
+    """The label whose value the two engines of a pair share."""
     prefill_labels: Labels = Field(min_length=1)
+    """Labels, besides matchLabels, of the engines that prefill."""
     decode_labels: Labels = Field(min_length=1)
+    """Labels, besides matchLabels, of the engines that decode."""
 
 
 class WorkloadSelector(ApiModel):
@@ -37,7 +40,9 @@ class WorkloadPort(ApiModel):
 
 class Retry(ApiModel):
     attempts: int = Field(ge=0, le=INT32_MAX)
+    """Engines tried beside the first."""
     retry_interval: Duration = "100ms"
+    """Wait between two tries."""
 
 
 class TrafficPolicy(ApiModel):

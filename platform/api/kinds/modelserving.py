@@ -29,10 +29,14 @@ class PluginScope(ApiModel):
 
 
 class Plugin(ApiModel):
+    """Something that changes each engine's template before it starts."""
+
     name: str = Field(min_length=1)
     type: Literal["BuiltIn"] = "BuiltIn"
     config: FreeObject | None = None
+    """The plugin's own settings."""
     scope: PluginScope | None = None
+    """Unset: everything."""
 
 
 class GangPolicy(ApiModel):
@@ -44,8 +48,11 @@ class TopologyPolicy(ApiModel):
     """How close together, in tiers of the HyperNode tree."""
 
     mode: Literal["hard", "soft"] = "hard"
+    """`hard`: wait rather than spread wider; `soft`: prefer."""
     highest_tier_allowed: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    """The widest tier that may hold it all, by number."""
     highest_tier_name: str | None = Field(default=None, max_length=253)
+    """The same by name; not both."""
 
 
 class NetworkTopology(ApiModel):
@@ -109,9 +116,11 @@ class ModelServingSpec(ApiModel):
     scheduler_name: str = "volcano"
     """The Kubernetes scheduler of the pods; on Ray hekla's planner places everything."""
     plugins: list[Plugin] = Field(default_factory=list)
+    """Applied in this order."""
     template: ServingTemplate
     rollout_strategy: RolloutStrategy = Field(default_factory=RolloutStrategy)
     recovery_policy: RecoveryPolicy = "RoleRecreate"
+    """What is replaced when an engine fails: its role replica, its whole serving group, or nothing."""
 
     @property
     def roles(self) -> list[Role]:
