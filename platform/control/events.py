@@ -15,21 +15,22 @@ from hekla.platform.store.interface import Store
 MESSAGE_CHARS_MAX = 1024
 """What a Kubernetes Event holds; a longer message is cut."""
 
-TRIM_FRACTION = 0.1
-"""At the limit this share of a namespace's events goes at once, so that the listing it takes is rare."""
+STEP_FRACTION = 0.1
+"""After this share of the limit has been written the namespace is counted anew, and when full loses as many at once:
+a listing for every event would be slow."""
 
 
 class EventRecorder:
-    """One per store: it counts what it writes, and lists a namespace only when that count reaches the limit.
+    """An Event outlives the object it is about; only the limit per namespace removes it, the oldest first.
 
-    An Event outlives the object it is about; only the limit per namespace removes it.
+    Recorders of one store don't know of each other: each beyond the first may exceed the limit by a tenth of it.
     """
 
     def __init__(self, store: Store, clock: Clock, *, per_namespace_max: int = EVENTS_PER_NAMESPACE_MAX) -> None:
         self._store = store
         self._clock = clock
         self._max = per_namespace_max
-        self._counts: dict[str, int] = {}
+        self._room: dict[str, int] = {}  # per namespace, until the next look
 
     def record(self, obj: Json, type: Literal["Normal", "Warning"], reason: str, message: str = "") -> Json:
         """Write the Event, or count it once more when the same has happened to this object; returns the Event."""
@@ -47,20 +48,21 @@ class EventRecorder:
 
     def _make_room(self, namespace: str) -> None:
         """Before one more is written."""
-        count = self._counts.get(namespace)
-        if count is None or count >= self._max:
-            count = self._trim(namespace)
-        self._counts[namespace] = count + 1
+        room = self._room.get(namespace, 0)
+        if room == 0:
+            room = self._trim(namespace)
+        self._room[namespace] = room - 1
 
     def _trim(self, namespace: str) -> int:
-        """Delete the oldest of a full namespace; returns how many are left."""
+        """Delete the oldest of a full namespace; returns how many may be written before the next look."""
+        step = max(1, int(self._max * STEP_FRACTION))
         events = self._store.list(KIND.kind, namespace).items
-        if len(events) < self._max:
-            return len(events)
-        excess = len(events) - self._max + max(1, int(self._max * TRIM_FRACTION))
-        for event in sorted(events, key=_age)[:excess]:
+        free = self._max - len(events)
+        if free >= 1:
+            return min(free, step)
+        for event in sorted(events, key=_age)[: step - free]:
             self._store.delete(ref_of(event))
-        return len(events) - excess
+        return step
 
 
 def _event(obj: Json, type: str, reason: str, message: str) -> Json:

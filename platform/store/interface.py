@@ -52,8 +52,11 @@ class Watch(Protocol):
         """Queue a BOOKMARK of the store's current version, behind every event up to it. A watch whose kinds stay
         quiet while others change gets one by itself from time to time."""
 
+    def end(self) -> None:
+        """End the watch after what is queued."""
+
     async def aclose(self) -> None:
-        """End the watch; what is queued is dropped."""
+        """End the watch at once; what is queued is dropped."""
 
 
 class Store(Protocol):

@@ -596,6 +596,15 @@ async def test_a_closed_watch_ends(store: Store) -> None:
     assert [event async for event in watch] == []
 
 
+async def test_an_ended_watch_still_gives_what_it_has(store: Store) -> None:
+    watch = store.watch(())
+    store.create(a_model("a"))
+    watch.end()
+    store.create(a_model("b"))
+    watch.bookmark()
+    assert names([event async for event in watch]) == [("ADDED", "a")]
+
+
 async def test_closing_the_store_ends_watches_after_what_they_have(store: Store) -> None:
     watch = store.watch(())
     store.create(a_model())

@@ -94,6 +94,14 @@ def test_the_limit_holds_for_events_written_before_the_recorder(store: MemorySto
     assert len(events(store)) <= 5
 
 
+def test_two_recorders_of_one_store_stay_near_the_limit(store: MemoryStore, clock: VirtualClock) -> None:
+    model = a_model(store)
+    recorders = [EventRecorder(store, clock, per_namespace_max=20) for _ in range(2)]
+    for number in range(200):
+        recorders[number % 2].record(model, "Normal", "Tick", str(number))
+        assert len(events(store)) <= 22
+
+
 def test_a_long_name_and_a_long_message_fit(store: MemoryStore, clock: VirtualClock) -> None:
     event = EventRecorder(store, clock).record(a_model(store, "n" * 253), "Normal", "Long", "m" * 5000)
     assert len(event["metadata"]["name"]) <= 253
