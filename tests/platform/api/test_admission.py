@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import datetime
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,6 +226,15 @@ def test_no_json_makes_admission_fail_in_another_way(name: str, spec: Any, meta:
     assert refused.value.causes
     assert "pydantic" not in refused.value.message
     assert "Input should" not in refused.value.message
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_example_is_admitted(path: Path) -> None:
+    objs = [obj for obj in yaml.safe_load_all(path.read_text()) if obj]
+    assert len(admit_batch(objs, nothing_exists)) == len(objs) > 0
 
 
 def test_a_batch_may_refer_to_itself_in_any_order(manifest: Manifest) -> None:
