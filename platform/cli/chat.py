@@ -26,7 +26,7 @@ def chat(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model, as requests name it.")],
     prompt: Annotated[
-        str | None, typer.Argument(metavar="[PROMPT]", help="Ask this and end; - reads it from standard input.")
+        str | None, typer.Argument(metavar="PROMPT", help="Ask this and end; - reads it from standard input.")
     ] = None,
     system: Annotated[str, typer.Option(help="System message.")] = "",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens.")] = None,

@@ -20,8 +20,8 @@ Target = tuple[str, str, str]
 
 def delete(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Kind, plural or short name.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The object's name.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Kind, plural or short name.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The object's name.")] = None,
     filename: OptionalFiles = None,
     namespace: Namespace = "default",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone, engines included.")] = True,
@@ -33,9 +33,10 @@ def delete(
         raise typer.BadParameter("give KIND and NAME, or -f")
     with client_of(context, namespace) as client:
         targets = _targets(filename, namespace) if filename else [(str(kind), namespace, str(name))]
-        deleted = [target for target in targets if _delete(client, target, is_one_of_many=bool(filename))]
-        for target_kind, target_namespace, target_name in deleted if wait else ():
-            client.wait_gone(target_kind, target_name, timeout_s, namespace=target_namespace)
+        deleted = [(target, _delete(client, target, is_one_of_many=bool(filename))) for target in targets]
+        for (its_kind, its_namespace, its_name), uid in deleted if wait else ():
+            if uid:
+                client.wait_gone(its_kind, its_name, timeout_s, namespace=its_namespace, uid=uid)
 
 
 def _targets(sources: list[str], namespace: str) -> list[Target]:
@@ -47,15 +48,17 @@ def _targets(sources: list[str], namespace: str) -> list[Target]:
     return places[::-1]
 
 
-def _delete(client: Client, target: Target, *, is_one_of_many: bool) -> bool:
+def _delete(client: Client, target: Target, *, is_one_of_many: bool) -> str:
+    """The uid of what was deleted; empty when it was not there."""
     kind, namespace, name = target
     shown = f"{kind_named(kind).kind} {namespace}/{name}"
     try:
-        client.delete(kind, name, namespace=namespace)
+        answer = client.delete(kind, name, namespace=namespace)
     except NotFound:
         if not is_one_of_many:
             raise
         progress(f"{shown} is not there")
-        return False
+        return ""
     say(f"{shown} deleted")
-    return True
+    # The object itself while finalizers keep it, else a Status about it.
+    return str(answer.get("details", {}).get("uid") or answer["metadata"].get("uid", ""))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def events(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only about objects of this kind.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only about this object.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Only about objects of this kind.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only about this object.")] = None,
     namespace: Namespace = "default",
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Print every event from now on; end with Ctrl-C.")

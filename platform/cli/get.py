@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def get(
     context: typer.Context,
     kind: KindName,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One object; all of the kind without it.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One object; all of the kind without it.")] = None,
     namespace: Namespace = "default",
     all_namespaces: AllNamespaces = False,
     selector: Labels = "",

@@ -16,6 +16,7 @@ from hekla.platform.api.registry import Kind, kind_named
 from hekla.platform.base.errors import ApiError, BadRequest, Unavailable
 
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATH = "/hekla/v1/apply"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
     content_type: str = "application/json"
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True when asking twice does no more than asking once."""
+        return self.method == "GET" or self.path == APPLY_PATH
 
     @property
     def content(self) -> bytes | None:
@@ -86,7 +92,7 @@ def get_call(kind: str, namespace: str, name: str) -> Call:
 def apply_call(objects: list[Json], namespace: str, *, dry_run: bool) -> Call:
     """Objects that name no namespace get the client's."""
     placed = [_in_namespace(obj, namespace) for obj in objects]
-    return Call("POST", "/hekla/v1/apply", body={"objects": placed, "dryRun": dry_run})
+    return Call("POST", APPLY_PATH, body={"objects": placed, "dryRun": dry_run})
 
 
 def _in_namespace(obj: Json, namespace: str) -> Json:

@@ -106,10 +106,19 @@ class Client:
         return self._wait(Wait(kind, namespace or self.namespace, name), timeout_s, on_progress)
 
     def wait_gone(
-        self, kind: str, name: str, timeout_s: float = WAIT_TIMEOUT_S, *, namespace: str | None = None
+        self,
+        kind: str,
+        name: str,
+        timeout_s: float = WAIT_TIMEOUT_S,
+        *,
+        namespace: str | None = None,
+        uid: str = "",
     ) -> None:
-        """Wait until the object is gone. Raises NotReady after `timeout_s`."""
-        self._wait(Wait(kind, namespace or self.namespace, name, gone=True), timeout_s, None)
+        """Wait until the object and all it owned are gone. Raises NotReady, naming what remains, after `timeout_s`.
+
+        `uid` is the object's, from before: without it, what an object owned can't be told once the object is gone.
+        """
+        self._wait(Wait(kind, namespace or self.namespace, name, gone=True, uid=uid), timeout_s, None)
 
     def events(self, kind: str | None = None, name: str | None = None, *, namespace: str | None = None) -> Objects:
         """Events about a kind or one object (or all of the namespace), oldest first."""
@@ -140,12 +149,22 @@ class Client:
     def send(self, call: Call) -> Json:
         """Send any call and read its JSON answer."""
         try:
-            response = self._http.request(
-                call.method, call.path, params=call.params, content=call.content, headers=headers_of(call)
-            )
+            response = self._request(call)
         except httpx.TransportError as error:
             raise unreachable(self.base_url, error) from error
         return calls.read_json(response.status_code, response.content, self.base_url)
+
+    def _request(self, call: Call) -> httpx.Response:
+        request = self._http.build_request(
+            call.method, call.path, params=call.params, content=call.content, headers=headers_of(call)
+        )
+        try:
+            return self._http.send(request)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # A kept connection whose server has gone meanwhile: a new one may reach its successor.
+            if not call.is_repeatable:
+                raise
+            return self._http.send(request)
 
     @contextmanager
     def _stream(self, call: Call, silence_s: float | None) -> Iterator[httpx.Response]:

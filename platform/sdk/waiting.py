@@ -76,13 +76,17 @@ def descendants(root: Json, objects: Iterable[Json]) -> list[Json]:
 
 
 class Wait:
-    """Waits for one object: to become ready, or to go away. Owned objects are followed for progress and reasons."""
+    """Waits for one object to become ready, or to go away with all it owns (`gone`; `uid` if it may already be gone).
 
-    def __init__(self, kind: str, namespace: str, name: str, *, gone: bool = False) -> None:
+    Owned objects are followed for progress and reasons.
+    """
+
+    def __init__(self, kind: str, namespace: str, name: str, *, gone: bool = False, uid: str = "") -> None:
         self.ref = Ref(kind_named(kind).kind, namespace, name)
         self.is_for_deletion = gone
         self._owned = _kinds_followed()
         self._objects: dict[Ref, Json] = {}
+        self._uid = uid
 
     def watch(self) -> WatchState:
         """The watch that feeds this wait."""
@@ -96,12 +100,13 @@ class Wait:
                 self._objects.pop(ref, None)
             else:
                 self._objects[ref] = change.object
+                self._uid = change.object["metadata"].get("uid", "") if ref == self.ref and not self._uid else self._uid
 
     def outcome(self) -> Json | None:
         """The object (its last state) when the wait is over, else None. Raises NotFound when it went, or never was."""
         obj = self._objects.get(self.ref)
         if self.is_for_deletion:
-            return {} if obj is None else None
+            return None if self._remains() else {}
         if obj is None:
             raise NotFound(f"{self.ref} not found")
         return obj if readiness(obj)[0] else None
@@ -117,12 +122,21 @@ class Wait:
     def timed_out(self, timeout_s: float) -> NotReady:
         progress = self.progress()
         if self.is_for_deletion:
-            held = (progress.object["metadata"].get("finalizers") or []) if progress else []
-            return NotReady(f"{self.ref} is still there after {timeout_s:g} s" + (f"; held by {held}" if held else ""))
+            return NotReady(f"{self.ref} is not gone after {timeout_s:g} s; there remain: {', '.join(self._remains())}")
         if progress is None:
             return NotReady(f"{self.ref} could not be watched within {timeout_s:g} s")
         engines = f" ({progress})" if progress.engines else ""
         return NotReady(f"{self.ref} is not ready after {timeout_s:g} s: {progress.message}{engines}")
+
+    def _remains(self) -> list[str]:
+        """What has still to go, with the finalizers that hold it."""
+        root = {"metadata": {"uid": self._uid}}
+        objects = [
+            obj for obj in self._objects.values() if obj["metadata"].get("uid") == self._uid or ref_of(obj) == self.ref
+        ]
+        left = [*objects, *(descendants(root, self._objects.values()) if self._uid else ())]
+        held = {str(ref_of(obj)): ", ".join(obj["metadata"].get("finalizers") or ()) for obj in left}
+        return [f"{ref} (held by {finalizers})" if finalizers else ref for ref, finalizers in held.items()]
 
     def _words(self, obj: Json, family: list[Json]) -> str:
         """The most telling message: why nothing could be placed, else the ready condition's own."""
