@@ -1,0 +1,21 @@
+"""The simulated engine: one more engine with vLLM's flags. Its model is a name; nothing is fetched. Pure."""
+
+from __future__ import annotations
+
+from hekla.deployments.engines.flags import with_default, with_flag
+from hekla.deployments.engines.kv_events import with_own_endpoint
+from hekla.deployments.engines.plan import Plan, Site, group_env
+from hekla.deployments.launch import EngineLaunch
+
+MODULE = "hekla.deployments.simengine"
+
+
+def plan(launch: EngineLaunch, site: Site) -> Plan:
+    args = list(launch.args)
+    if model := launch.model_uri or launch.served_model_name:
+        args = with_default(args, "--model", model)
+    if launch.served_model_name:
+        args = with_default(args, "--served-model-name", launch.served_model_name)
+    args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
+    args, kv_events = with_own_endpoint(args, site)
+    return Plan([site.python, "-m", MODULE, *args], {**group_env(launch, site), **launch.env}, kv_events)

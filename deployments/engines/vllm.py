@@ -1,0 +1,60 @@
+"""vLLM: the usual command, and what makes it work beside other engines on one node. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from hekla.deployments.engines.flags import json_flag, with_default, with_flag
+from hekla.deployments.engines.kv_events import with_own_endpoint
+from hekla.deployments.engines.plan import Plan, Site, core_threads, group_env
+from hekla.deployments.launch import EngineLaunch
+
+MODULE = "vllm.entrypoints.openai.api_server"
+KV_TRANSFER = "--kv-transfer-config"
+
+CPU_KV_CACHE_GIB = "1"
+"""Without an accelerator vLLM would take a large share of the node's memory; a manifest's own value wins."""
+
+
+def plan(launch: EngineLaunch, site: Site) -> Plan:
+    args = list(launch.args)
+    if site.model:
+        args = with_flag(args, "--model", site.model)
+    if launch.served_model_name:
+        args = with_default(args, "--served-model-name", launch.served_model_name)
+    args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
+    args, kv_events = with_own_endpoint(_kv_transfer_on(site, args), site)
+    return Plan([site.python, "-m", MODULE, *args], _env(launch, site, args), kv_events)
+
+
+def _kv_transfer_on(site: Site, args: list[str]) -> list[str]:
+    """NIXL moves KV through host memory where there is no accelerator; vLLM assumes CUDA unless told."""
+    config = json_flag(args, KV_TRANSFER)
+    if site.has_accelerator or not _uses_nixl(config) or "kv_buffer_device" in config:
+        return args
+    return with_flag(args, KV_TRANSFER, json.dumps({**config, "kv_buffer_device": "cpu"}))
+
+
+def _uses_nixl(config: dict[str, object]) -> bool:
+    """Also when a MultiConnector lists it."""
+    return "nixl" in json.dumps(config).lower()
+
+
+def _env(launch: EngineLaunch, site: Site, args: list[str]) -> dict[str, str]:
+    env = {**group_env(launch, site), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if site.model:
+        env["HF_HUB_OFFLINE"] = "1"
+    if _uses_nixl(json_flag(args, KV_TRANSFER)):
+        env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = site.node_ip
+        env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(site.spare_ports[0])
+    if not site.has_accelerator:
+        env |= _cpu_env(launch, site)
+    return {**env, **launch.env}
+
+
+def _cpu_env(launch: EngineLaunch, site: Site) -> dict[str, str]:
+    env = {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB}
+    if site.cores:
+        return {**env, "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, site.cores))}
+    # Left to itself vLLM binds to the first cores of the node, the same ones in each engine.
+    return {**env, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(core_threads(launch))}
