@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import ray
 from ray import serve
 
 from hekla.platform.base.errors import Permanent
+from hekla.platform.cluster import ray_private
+from hekla.platform.cluster.ray_private import allow_loopback
 from hekla.platform.root.ingress_replica import IngressReplica
 from hekla.platform.root.settings import PlatformSettings
 
 HEALTH_PERIOD_S = 2.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PLATFORM_START_TIMEOUT_S = 90.0
 PLATFORM_STOP_TIMEOUT_S = 90.0
 
@@ -22,9 +24,9 @@ def connect(address: str, ray_namespace: str) -> None:
     """Connect to the Ray cluster at `address` (`host:port`, or `auto` inside a job). Raises Permanent."""
     if ray.is_initialized():
         return
-    # A driver outside a job must give its workers the code that it runs itself; inside one, the job's
-    # working_dir already does.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address.rpartition(":")[0] in LOOPBACK:
+        ray_private.reach_over_loopback()
+    allow_loopback(address)
     try:
         ray.init(address=address, namespace=ray_namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
