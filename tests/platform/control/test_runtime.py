@@ -332,6 +332,24 @@ async def test_stop_cancels_what_runs_and_nothing_follows(
     assert [task for task in asyncio.all_tasks() if "models" in task.get_name()] == []
 
 
+async def test_a_reconcile_that_finishes_although_it_is_cancelled_is_followed_by_none(
+    store: MemoryStore, clock: VirtualClock, start: Start
+) -> None:
+    async def tidy_up(key: Ref) -> None:
+        try:
+            await clock.sleep(1e9)
+        except asyncio.CancelledError:
+            pass
+
+    for name in "ab":
+        store.create(a_model(name))
+    controller = Recording(clock, tidy_up)
+    runtime = await start(controller, workers=1)
+    await runtime.stop()
+    await settle()
+    assert controller.names == ["a"]
+
+
 async def test_a_restart_lists_again(store: MemoryStore, clock: VirtualClock, start: Start) -> None:
     controller = Recording(clock)
     store.create(a_model("a"))
