@@ -220,8 +220,8 @@ async def start_site() -> AsyncIterator[StartSite]:
         return site
 
     yield start
+    await asyncio.gather(*(site.stop() for site in sites))
     for site in sites:
-        await site.stop()
         site.ingress.loads.check()
 
 
@@ -237,8 +237,7 @@ async def start_backend() -> AsyncIterator[Callable[..., Awaitable[BackendServer
         return backend
 
     yield start
-    for backend in backends:
-        await backend.stop()
+    await asyncio.gather(*(backend.stop() for backend in backends))
 
 
 class Kit:

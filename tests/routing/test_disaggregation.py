@@ -1,0 +1,168 @@
+"""Prefill and decode as two requests: rows P2, P5, the edits of every connector, and what a failure of each half does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hekla.routing.body import Body
+from hekla.routing.connectors.catalog import CONNECTORS
+
+PARAMS = {"do_remote_prefill": True, "remote_engine_id": "x", "remote_block_ids": [[1, 2]], "remote_port": 5600}
+PD_GROUP = {"groupKey": "group", "prefillLabels": {"role": "prefill"}, "decodeLabels": {"role": "decode"}}
+SELECTOR = {"matchLabels": {"app": "m"}, "pdGroup": PD_GROUP}
+
+
+async def prefill(answer: Any) -> None:
+    await answer.reply(200, {"choices": [], "kv_transfer_params": PARAMS})
+
+
+def pd_engine(kit: Any, backend: Any, group: str, role: str) -> Any:
+    return kit.engine(f"{group}-{role}", backend.url, app="m", group=group, role=role)
+
+
+@pytest.fixture
+def start_pair(start_site: Any, start_backend: Any, kit: Any) -> Any:
+    async def start(connector: str = "nixl", groups: tuple[str, ...] = ("g0",), **policy: Any) -> Any:
+        pairs = {group: (await start_backend(prefill), await start_backend()) for group in groups}
+        engines = [
+            pd_engine(kit, backend, group, role)
+            for group, pair in pairs.items()
+            for role, backend in zip(("prefill", "decode"), pair, strict=True)
+        ]
+        server = kit.model_server(workloadSelector=SELECTOR, kvConnector={"type": connector}, **policy)
+        return await start_site(kit.model_route(), server, *engines), pairs
+
+    return start
+
+
+async def test_nixl_sends_the_prefill_answers_parameters_to_the_decode_engine(start_pair: Any) -> None:
+    site, pairs = await start_pair()
+    first, second = pairs["g0"]
+    text = await site.stream(max_tokens=50, max_completion_tokens=50, min_tokens=5)
+    assert text.endswith(b"data: [DONE]\n\n")
+    assert b"usage" not in text
+    asked = first.requests[0].json
+    assert asked["kv_transfer_params"]["do_remote_decode"] is True
+    assert asked["kv_transfer_params"]["do_remote_prefill"] is False
+    assert (asked["max_tokens"], asked["max_completion_tokens"]) == (1, 1)
+    assert not {"stream", "stream_options", "min_tokens"} & asked.keys()
+    decoded = second.requests[0].json
+    assert decoded["kv_transfer_params"] == PARAMS
+    assert (decoded["max_tokens"], decoded["stream"]) == (50, True)
+    assert asked["model"] == decoded["model"] == "served-m"
+    assert first.requests[0].headers["x-request-id"] == second.requests[0].headers["x-request-id"]
+    assert site.sample("request_prefill_duration_seconds_count") == 1
+    assert site.sample("tokens_total", token_type="output") == 3
+
+
+@pytest.mark.parametrize("name", sorted(CONNECTORS))
+def test_every_connector_prefills_one_token_and_leaves_the_decode_request_whole(name: str) -> None:
+    body = Body.parse(
+        b'{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true},"max_tokens":9}'
+    )
+    first = Body.parse(CONNECTORS[name].prefill_body(body).raw)
+    assert first.get("max_tokens") == 1
+    assert not {"stream", "stream_options", "max_completion_tokens"} & first.fields.keys()
+    second = Body.parse(CONNECTORS[name].decode_body(body, b'{"kv_transfer_params":{"a":1.50}}').raw)
+    carried = second.fields.get("kv_transfer_params")
+    if name in ("nixl", "mooncake"):
+        assert carried is not None
+        assert bytes(carried) == b'{"a":1.50}'
+    else:
+        assert second.raw == body.raw
+        assert "kv_transfer_params" not in first.fields
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"not json", b'{"kv_transfer_params":null}'])
+def test_parameters_that_are_missing_become_null(answer: bytes) -> None:
+    sent = CONNECTORS["nixl"].decode_body(Body.parse(b"{}"), answer)
+    assert sent.raw == b'{"kv_transfer_params":null}'
+
+
+async def test_both_halves_always_belong_to_one_group(start_pair: Any) -> None:
+    site, pairs = await start_pair(groups=("g0", "g1", "g2"))
+    for i in range(30):
+        assert (await site.post(seed=i))[0] == 200
+    for first, second in pairs.values():
+        assert [r.json["seed"] for r in first.requests] == [r.json["seed"] for r in second.requests]
+        assert first.requests
+
+
+async def test_no_decode_engine_is_a_503_that_asks_to_come_back(start_site: Any, start_backend: Any, kit: Any) -> None:
+    # The reference answers 400, as if the request were wrong (its defect 3).
+    alone = pd_engine(kit, await start_backend(prefill), "g0", "prefill")
+    site = await start_site(kit.model_route(), kit.model_server(workloadSelector=SELECTOR), alone)
+    status, body = await site.post()
+    assert (status, body["error"]["code"]) == (503, "no_ready_engine")
+
+
+async def test_halves_of_different_groups_are_no_pair(start_site: Any, start_backend: Any, kit: Any) -> None:
+    engines = [
+        pd_engine(kit, await start_backend(prefill), "g0", "prefill"),
+        pd_engine(kit, await start_backend(), "g1", "decode"),
+    ]
+    site = await start_site(kit.model_route(), kit.model_server(workloadSelector=SELECTOR), *engines)
+    assert (await site.post())[0] == 503
+
+
+async def test_when_every_pair_fails_the_client_gets_503(start_pair: Any) -> None:
+    # The reference answers 500; a client that may try again should be told so.
+    site, pairs = await start_pair(groups=("g0", "g1"))
+
+    async def broken(answer: Any) -> None:
+        await answer.reply(500, {})
+
+    for _, second in pairs.values():
+        second.behave = broken
+    status, body = await site.post()
+    assert status == 503
+    assert body["error"]["message"].startswith("request to all pods failed after 2 tries")
+
+
+async def test_a_failing_prefill_engine_is_replaced_by_another_groups(start_pair: Any) -> None:
+    site, pairs = await start_pair(groups=("g0", "g1"))
+
+    async def broken(answer: Any) -> None:
+        await answer.reply(503, {})
+
+    pairs["g0"][0].behave = broken
+    for _ in range(6):
+        assert (await site.post())[0] == 200
+    assert pairs["g0"][1].requests == [], "a decode engine without a prefill is not asked"
+    assert len(pairs["g1"][1].requests) == 6
+
+
+async def test_a_prefill_engines_400_is_the_clients_to_see(start_pair: Any) -> None:
+    site, pairs = await start_pair(groups=("g0", "g1"))
+
+    async def refuses(answer: Any) -> None:
+        await answer.reply(400, {"error": {"message": "too long"}})
+
+    for first, _ in pairs.values():
+        first.behave = refuses
+    status, body = await site.post()
+    assert (status, body) == (400, {"error": {"message": "too long"}})
+    assert sum(len(first.requests) for first, _ in pairs.values()) == 1
+
+
+async def test_a_decode_stream_that_breaks_is_never_continued_by_another_pair(start_pair: Any, kit: Any) -> None:
+    # The reference appends a second pair's answer to the first one's (its defect 4).
+    site, pairs = await start_pair(groups=("g0", "g1"))
+
+    async def breaks(answer: Any) -> None:
+        await answer.begin(content_type="text/event-stream")
+        await answer.write(kit.event({"choices": [1]}))
+
+    for _, second in pairs.values():
+        second.behave = breaks
+    text = await site.stream()
+    assert b"engine_lost" in text
+    assert sum(len(second.requests) for _, second in pairs.values()) == 1
+
+
+async def test_paths_without_a_decode_phase_go_to_one_engine(start_pair: Any) -> None:
+    site, pairs = await start_pair()
+    assert (await site.post("/v1/embeddings", input="x"))[0] == 200
+    assert (len(pairs["g0"][0].requests), len(pairs["g0"][1].requests)) == (0, 1)
