@@ -221,6 +221,7 @@ class App:
         if faults.error_rate and engine.chance.random() < faults.error_rate:
             raise Refusal("a fault on purpose (--error-rate)", faults.error_code)
         if most and engine.core.unfinished >= most:
+            engine.core.counters.rejected += 1
             raise Refusal(
                 f"{engine.core.unfinished} requests are in the engine, the most it takes (--max-num-queued-reqs)", 503
             )

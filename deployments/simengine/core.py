@@ -60,6 +60,8 @@ class Counters:
     transfers: int = 0
     transfer_failures: int = 0
     transfer_bytes: int = 0
+    rejected: int = 0
+    """Requests refused because the engine was full."""
 
 
 class EngineCore:

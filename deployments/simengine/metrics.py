@@ -101,6 +101,8 @@ class EngineMetrics:
         page.counters("vllm:prompt_tokens_by_source", "Prompt tokens, by source.", "source", sources)
         page.counter("vllm:prompt_tokens_cached", "Prompt tokens not computed here.", sum(cached.values()))
         page.counter("vllm:generation_tokens", "Tokens generated.", count.generation_tokens)
+        rejected: dict[str, float] = {"max_num_queued_reqs": count.rejected}
+        page.counters("vllm:admission_rejections", "Requests refused, by reason.", "reason", rejected)
         page.counters(
             "vllm:request_success",
             "Finished requests.",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 SPECIAL_FIRST = 256
 EOS, TURN_START, TURN_END, IMAGE = 256, 257, 258, 259
@@ -76,6 +77,7 @@ def _pack(chunk: Sequence[int]) -> int:
     return _BASE[len(chunk)] + value
 
 
+@lru_cache(_MEMO_PIECES_MAX)
 def token_bytes(token: int) -> bytes:
     """The bytes one token stands for; nothing for a special token. Raises ValueError outside the vocabulary."""
     if not 0 <= token < VOCAB_SIZE:

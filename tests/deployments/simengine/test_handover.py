@@ -22,8 +22,8 @@ def prefill(engine: Any) -> dict[str, Any]:
 
 
 def remote(params: dict[str, Any]) -> RemoteKv:
-    names = ("engine_id", "request_id", "host", "port")
-    return RemoteKv(*(params[f"remote_{name}"] for name in names), tokens=params["remote_num_tokens"])
+    address = {name: params[f"remote_{name}"] for name in ("engine_id", "request_id", "host", "port")}
+    return RemoteKv(**address, tokens=params["remote_num_tokens"])
 
 
 def test_a_prefill_holds_its_blocks_until_they_are_pulled(bench: Make) -> None:

@@ -40,9 +40,8 @@ def client(server: Any) -> openai.OpenAI:
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:
-    return client.chat.completions.create(
-        **({"model": "sim", "messages": HELLO, "temperature": 0, "max_tokens": 12} | more)
-    )
+    fields: dict[str, Any] = {"model": "sim", "messages": HELLO, "temperature": 0, "max_tokens": 12} | more
+    return client.chat.completions.create(**fields)
 
 
 def test_a_chat_answer_has_the_tokens_asked_for(client: openai.OpenAI) -> None:

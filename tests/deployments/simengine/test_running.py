@@ -90,6 +90,19 @@ def test_an_engine_that_is_full_says_so(serve: Make) -> None:
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body(stream=True, max_tokens=20_000)):
         server.wait_for("vllm:num_requests_running", 1)
         assert post(server).status_code == 503
+        assert server.metric("vllm:admission_rejections_total", 'reason="max_num_queued_reqs"') == 1
+
+
+def test_an_engine_that_hangs_stays_healthy_and_generates_nothing(serve: Make) -> None:
+    server = serve("--step-ms-base", "1", "--hang-after-tokens", "5")
+    lines: list[str] = []
+    try:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body(stream=True), timeout=1) as answer:
+            lines.extend(line for line in answer.iter_lines() if line)
+        raise AssertionError("the stream went on")
+    except httpx.ReadTimeout:
+        assert len(lines) == 5
+    assert httpx.get(f"{server.url}/health").status_code == 200
 
 
 def test_an_api_key_is_asked_for(serve: Make) -> None:
