@@ -18,16 +18,6 @@ _NOT_A_QUANTITY = re.compile(r"^node:|^object_store_memory$|_group_[0-9a-f]{8,}$
 _HEAD_MARK = "node:__internal_head__"
 
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-def allow_loopback(address: str) -> None:
-    """Call before `ray.init(address)`. Ray on Linux replaces a loopback address by the machine's outer one, where a
-    cluster that keeps to loopback can't be reached; on a Mac it does not. Its switch is read when it is imported."""
-    if address.rpartition(":")[0] in _LOOPBACK:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-
-
 def quantities(resources: dict[str, float]) -> dict[str, float]:
     """The resources a bundle can ask for, without Ray's internal ones."""
     return {name: float(amount) for name, amount in resources.items() if not _NOT_A_QUANTITY.search(name)}
@@ -58,12 +48,3 @@ def bundle_resources(entry: dict[str, Any], bundle: int) -> dict[str, float] | N
     """What one bundle of a `group_table` entry reserves; None when the group has no such bundle."""
     found = entry["bundles"].get(bundle)
     return None if found is None else {name: float(amount) for name, amount in found.items()}
-
-
-def reach_over_loopback() -> None:
-    """Let `ray.init` of this process reach a head that listens on loopback only.
-
-    Ray replaces a loopback address by the machine's outer one, on which such a head does not answer. The switch is an
-    environment variable read when Ray is imported (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER); this sets what it sets.
-    """
-    ray_constants.ENABLE_RAY_CLUSTER = False

@@ -10,12 +10,10 @@ from ray import serve
 
 from hekla.platform.base.errors import Permanent
 from hekla.platform.cluster import ray_private
-from hekla.platform.cluster.ray_private import allow_loopback
 from hekla.platform.root.ingress_replica import IngressReplica
 from hekla.platform.root.settings import PlatformSettings
 
 HEALTH_PERIOD_S = 2.0
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PLATFORM_START_TIMEOUT_S = 90.0
 PLATFORM_STOP_TIMEOUT_S = 90.0
 
@@ -24,9 +22,7 @@ def connect(address: str, ray_namespace: str) -> None:
     """Connect to the Ray cluster at `address` (`host:port`, or `auto` inside a job). Raises Permanent."""
     if ray.is_initialized():
         return
-    if address.rpartition(":")[0] in LOOPBACK:
-        ray_private.reach_over_loopback()
-    allow_loopback(address)
+    ray_private.allow_loopback(address)
     try:
         ray.init(address=address, namespace=ray_namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
