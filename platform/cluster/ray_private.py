@@ -18,6 +18,16 @@ _NOT_A_QUANTITY = re.compile(r"^node:|^object_store_memory$|_group_[0-9a-f]{8,}$
 _HEAD_MARK = "node:__internal_head__"
 
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def allow_loopback(address: str) -> None:
+    """Call before `ray.init(address)`. Ray on Linux replaces a loopback address by the machine's outer one, where a
+    cluster that keeps to loopback can't be reached; on a Mac it does not. Its switch is read when it is imported."""
+    if address.rpartition(":")[0] in _LOOPBACK:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+
+
 def quantities(resources: dict[str, float]) -> dict[str, float]:
     """The resources a bundle can ask for, without Ray's internal ones."""
     return {name: float(amount) for name, amount in resources.items() if not _NOT_A_QUANTITY.search(name)}

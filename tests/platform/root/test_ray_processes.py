@@ -22,9 +22,9 @@ DRIVER = """
 import asyncio, sys
 import ray
 from hekla.platform.cluster.ray_cluster import RayCluster
-from hekla.platform.cluster.ray_private import reach_over_loopback
+from hekla.platform.cluster.ray_private import allow_loopback
 
-reach_over_loopback()
+allow_loopback(sys.argv[1])
 ray.init(address=sys.argv[1], namespace="hekla", log_to_driver=False)
 [node] = asyncio.run(RayCluster().nodes())
 print(node.address, node.total["CPU"], node.is_head)
