@@ -32,6 +32,7 @@ def ray_session() -> Iterator[str]:
     context = ray.init(
         address="local",
         num_cpus=4,
+        num_gpus=2,  # only numbers: Ray hands out device ids without looking for devices
         object_store_memory=100 << 20,
         include_dashboard=False,
         namespace="hekla",

@@ -52,7 +52,7 @@ async def call_method(subject: object, method: str, args: tuple[Any, ...]) -> An
     """Call a public method, awaiting it if it is async; AttributeError for what is no method of the class."""
     found = None if method.startswith("_") else getattr(subject, method, None)
     if not callable(found):
-        raise AttributeError(f"{type(subject).__name__} has no method {method!r}")
+        raise AttributeError(f"{type(subject).__name__} has no method {method!r}")  # noqa: TRY004 (as Python says it)
     outcome = found(*args)
     return await outcome if inspect.isawaitable(outcome) else outcome
 
@@ -66,7 +66,7 @@ class ActorShell:
     async def call(self, method: str, args: tuple[Any, ...]) -> Answer:
         try:
             return Answer(value=await call_method(self._subject, method, args))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (it is raised again at the caller)
             return failed(error)
 
 
@@ -76,7 +76,7 @@ def failed(error: Exception) -> Answer:
     try:
         packed = pickle.dumps(error)
         pickle.loads(packed)  # what can be packed can't always be unpacked: own __init__ arguments
-    except Exception:
+    except Exception:  # noqa: BLE001 (a class may raise anything while it is packed)
         packed = pickle.dumps(RemoteError(f"{type(error).__qualname__}: {error}\n{story}"))
     return Answer(error=packed, story=story)
 
@@ -84,7 +84,7 @@ def failed(error: Exception) -> Answer:
 def _unpacked(packed: bytes, story: str) -> Exception:
     try:
         error = pickle.loads(packed)
-    except Exception:  # its class can't be imported here
+    except Exception:  # noqa: BLE001 (its class can't be imported here)
         return RemoteError(story)
     assert isinstance(error, Exception)
     error.add_note(f"raised in an actor:\n{story}")

@@ -117,7 +117,7 @@ class FakeCluster:
         group.holders[index] = name
         try:
             actor.subject = load_target(actor.spec.target)(**actor.kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the actor's end, told to its callers)
             self._end(name, f"its constructor raised {type(error).__name__}: {error}")
         else:
             actor.ready.set()
@@ -223,11 +223,11 @@ async def _run(actor: _Actor, method: str, packed_args: bytes) -> bytes:
     await actor.ready.wait()
     try:
         value = await call_method(actor.subject, method, pickle.loads(packed_args))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (it is raised again at the caller)
         return pickle.dumps(failed(error))
     try:
         return pickle.dumps(Answer(value=value))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (a class may raise anything while it is packed)
         return pickle.dumps(
             failed(RemoteError(f"actor {actor.spec.name}: the answer of {method} can't be sent: {error}"))
         )

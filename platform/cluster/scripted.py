@@ -26,6 +26,9 @@ class ScriptedActor:
     async def echo(self, value: Any) -> Any:
         return value
 
+    async def pid(self) -> int:
+        return os.getpid()
+
     async def env(self, name: str) -> str:
         return os.environ.get(name, "")
 
