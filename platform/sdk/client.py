@@ -71,7 +71,7 @@ class Client:
         namespace: str | None = None,
         all_namespaces: bool = False,
         timeout_s: float | None = None,
-    ) -> Iterator[Change]:
+    ) -> Generator[Change, None, None]:
         """The objects there are (ADDED), then every change, for `timeout_s` seconds (None: for ever).
 
         Survives lost connections and restarts of the platform: it resumes, or lists again and yields the difference.
@@ -126,7 +126,7 @@ class Client:
 
     def logs(
         self, engine: str, *, follow: bool = False, tail_lines: int | None = None, namespace: str | None = None
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """An engine's log as pieces of text; with `follow` as it is written, until the engine is gone."""
         call = calls.log_call(engine, namespace or self.namespace, follow=follow, tail_lines=tail_lines)
         with self._stream(call, silence_s=None) as response:

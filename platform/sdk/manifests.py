@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from hekla.platform.api.meta import Json
 from hekla.platform.base.errors import BadRequest, NotFound
@@ -42,11 +43,14 @@ def objects_of(source: Manifests) -> list[Json]:
     return [manifest.object for document in documents for manifest in _expand(document, "objects")]
 
 
-def load(sources: Iterable[str]) -> list[Manifest]:
+def load(sources: Iterable[str], stdin: TextIO | None = None) -> list[Manifest]:
     """Files, folders and `-` (standard input), in the order given."""
     found: list[Manifest] = []
     for source in sources:
-        found += load_text(sys.stdin.read(), "standard input") if source == STDIN else load_path(Path(source))
+        if source == STDIN:
+            found += load_text((stdin or sys.stdin).read(), "standard input")
+        else:
+            found += load_path(Path(source))
     return found
 
 

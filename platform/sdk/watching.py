@@ -21,8 +21,8 @@ from hekla.platform.sdk.calls import Call
 WATCH_REQUEST_S_MAX = 300
 """The server ends a watch after this long; the client resumes. A silently dead connection is noticed by its silence."""
 
-WATCH_SILENCE_S_MAX = 30.0
-"""Longest silence on a watch: the server sends a bookmark far more often than that."""
+WATCH_SILENCE_S_MAX = 15.0
+"""Longest silence on a watch: three of the server's bookmarks."""
 
 RECONNECT_DELAY_S_MIN = 0.1
 RECONNECT_DELAY_S_MAX = 5.0

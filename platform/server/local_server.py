@@ -61,10 +61,18 @@ class LocalServer:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+            self._loop.run_until_complete(self._serve())
         finally:
             self._socket.close()
             self._loop.close()
+
+    async def _serve(self) -> None:
+        await self._server.serve(sockets=[self._socket])
+        # Streams that outlived the grace: a process would take their connections with it, so does this.
+        for connection in list(self._server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
 
     def __enter__(self) -> Self:
         self._thread.start()

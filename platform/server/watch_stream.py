@@ -19,7 +19,7 @@ from hekla.platform.server.asked import Selection
 from hekla.platform.store.interface import Listing, Store, WatchEvent
 
 BOOKMARK_PERIOD_S = 5.0
-"""Well below the client's 30 s of patience with silence, and below common proxies' idle limits."""
+"""A third of the client's patience with silence, and below common proxies' idle limits."""
 
 WATCH_TIMEOUT_S_DEFAULT = 1800
 WATCH_TIMEOUT_S_MAX = 86_400
