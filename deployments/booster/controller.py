@@ -22,6 +22,9 @@ EVENT_FAILED = "ChildFailed"
 
 CHILD_KINDS = ("ModelServing", "ModelServer", "ModelRoute")
 
+OBSTACLE_RETRY_S = 10.0
+"""A foreign object in a child's place belongs to nobody we watch for: look again whether it is gone."""
+
 
 class ModelBoosterController:
     """Implements `Controller`. Children go with the booster by the store's cascade."""
@@ -52,8 +55,9 @@ class ModelBoosterController:
             return None
         problems = [self._apply(booster, child) for child in wanted]
         self._remove_others(booster, {ref_of(child) for child in wanted})
-        self._write_status(key, self._find(ref_of(wanted[0])), "; ".join(text for text in problems if text))
-        return None
+        problem = "; ".join(text for text in problems if text)
+        self._write_status(key, self._find(ref_of(wanted[0])), problem)
+        return Again(OBSTACLE_RETRY_S) if problem else None
 
     def _find(self, ref: Ref) -> Json | None:
         try:

@@ -19,7 +19,7 @@ from hekla.deployments.serving.reading import read_world, write_crashes
 from hekla.deployments.serving.retirement import Retirement
 from hekla.deployments.serving.runner import Outcome, Runner
 from hekla.deployments.serving.status import Notes, status_of
-from hekla.platform.api.meta import Json, Ref
+from hekla.platform.api.meta import Json, Ref, ref_of
 from hekla.platform.api.onray import ignored_on_ray
 from hekla.platform.base.clock import Clock, rfc3339
 from hekla.platform.base.errors import NotFound
@@ -61,7 +61,7 @@ class ModelServingController:
         await self._retirement.stop()
 
     async def reconcile(self, key: Ref) -> Again | None:
-        await self._adopt()
+        await self.adopt()
         try:
             serving = self._with_finalizer(self._store.get(key))
         except NotFound:
@@ -76,11 +76,22 @@ class ModelServingController:
             await self._write_status(key, plan, outcome)
         return self._again(plan, outcome)
 
-    async def _adopt(self) -> None:
+    async def adopt(self) -> None:
+        """Once, before anything else: keep what runs for an Engine object, remove what runs for none.
+
+        `reconcile` does it too; call it at start so that it happens even when no ModelServing is left.
+        """
         async with self._adopting:
             if not self._has_adopted:
                 await remove_orphans(self._cluster, self._engines.all())
+                self._retire_fatherless()
                 self._has_adopted = True
+
+    def _retire_fatherless(self) -> None:
+        servings = {ref_of(serving) for serving in self._store.list(self.kind).items}
+        keys = {key for engine in self._engines.all() for key in self.keys_for(engine)}
+        for key in sorted(keys - servings):
+            self._retire_all(key)
 
     def _with_finalizer(self, serving: Json) -> Json:
         meta = serving["metadata"]

@@ -25,6 +25,8 @@ START_WAIT_S = 120.0
 SILENT_POLLS_MAX = 3
 """Unanswered polls in a row after which the supervisor is taken for hung."""
 SILENT_PAUSE_S = 1.0
+PROGRESS_PERIOD_S = 0.25
+"""Progress within one phase is written no more often than this: each write wakes everyone who watches."""
 
 
 class EngineWatch:
@@ -62,7 +64,7 @@ class EngineWatch:
             self._watched.discard(actor)
 
     async def _poll(self, engine: Json, actor: str) -> None:
-        seen, silent = -1, 0
+        seen, silent, phase = -1, 0, ""
         while self._is_current(engine, actor):
             try:
                 report = await self._cluster.call(
@@ -79,6 +81,9 @@ class EngineWatch:
                 self._engines.set_status(engine, partial(self._reported, report))
             if report["phase"] in ("Stopped", "Failed"):
                 return
+            if report["phase"] == phase:
+                await self._clock.sleep(PROGRESS_PERIOD_S)
+            phase = report["phase"]
 
     def _reported(self, report: Json, old: Json) -> Json:
         return reported(old, report, self._now())

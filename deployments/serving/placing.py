@@ -17,12 +17,14 @@ from hekla.platform.api.meta import Json
 from hekla.platform.base.clock import Clock, rfc3339
 from hekla.platform.base.errors import HeklaError
 from hekla.platform.base.ids import Ids
-from hekla.platform.cluster.interface import ActorSpec, Bundle, Cluster, Node
+from hekla.platform.cluster.interface import ActorSpec, Bundle, Cluster, Node, NoRoom
 
 logger = logging.getLogger(__name__)
 
 PLACE_TIMEOUT_S = 15.0
 """Ray retries a pinned group about once a second: when it can't place what the plan found room for, the plan is old."""
+PLACE_RETRY_S = 5.0
+"""After such a failure the gang waits: the cluster knows something that its own account does not say yet."""
 NODE_IP_VARIABLE = "HEKLA_NODE_IP"
 NODE_NAME_VARIABLE = "HEKLA_NODE_NAME"
 """They tell a supervisor which address of its node to serve on, and what to call the node."""
@@ -46,10 +48,16 @@ class Placer:
         self._target = target
         self._planning = asyncio.Lock()
         self._reserved: dict[str, tuple[PlacedUnit, ...]] = {}
+        self._refused: dict[str, tuple[float, str]] = {}
+        """By engine uid of a gang's first entry: until when it waits, and why."""
 
     async def place(self, units: list[list[Json]]) -> str:
         """Place and start these role replicas together. Returns why they could not be placed, or nothing."""
-        ticket = self._ids.uid()
+        ticket, first = self._ids.uid(), str(units[0][0]["metadata"]["uid"])
+        until, why = self._refused.pop(first, (0.0, ""))
+        if self._clock.monotonic() < until:
+            self._refused[first] = (until, why)
+            return why
         async with self._planning:
             nodes = {node.node_id: node for node in await self._cluster.nodes()}
             found = plan_units(list(nodes.values()), self._held(), units)
@@ -58,9 +66,15 @@ class Placer:
                 return found
             self._reserved[ticket] = found
         try:
-            return await self._create(found, units, nodes)
+            refusal = await self._create(found, units, nodes)
         finally:
             del self._reserved[ticket]
+        if refusal:
+            now = self._clock.monotonic()
+            self._refused = {uid: kept for uid, kept in self._refused.items() if kept[0] > now}
+            self._refused[first] = (now + PLACE_RETRY_S, refusal)
+            self._say_pending(units, refusal)
+        return refusal
 
     async def restart(self, engine: Json) -> None:
         """Start a failed engine again in its bundle, under a new actor name."""
@@ -86,9 +100,9 @@ class Placer:
         problems = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if problems:
             await asyncio.gather(*(self._cluster.remove_placement_group(group) for group in groups))
-            self._say_pending(units, str(problems[0]))
-            if isinstance(problems[0], HeklaError):
-                return str(problems[0])
+            if isinstance(problems[0], NoRoom):
+                # The error names a group of this one attempt; what is said has to stay the same at the next.
+                return f"the cluster did not place it within {PLACE_TIMEOUT_S:g} s although it reported room"
             raise problems[0]
         for group, placed, unit in zip(groups, found, units, strict=True):
             self._assign(group, placed, unit)

@@ -61,7 +61,8 @@ def test_without_a_command_the_image_names_the_engine(image: str, engine: str) -
 
 @pytest.mark.parametrize("where", ["labels", "annotations"])
 def test_a_mark_decides_whatever_the_command_says(where: str) -> None:
-    launch = read({"command": VLLM}, **{where: {"hekla.io/engine": "simulated"}}).launch
+    marked: dict[str, Any] = {where: {"hekla.io/engine": "simulated"}}
+    launch = read({"command": VLLM}, **marked).launch
     assert launch.engine == "Simulated"
 
 
