@@ -74,7 +74,7 @@ class Scheduler:
         """Choose the step's work and take its blocks; `computed` is advanced by `commit`."""
         budget = self.limits.max_num_batched_tokens
         shares, preempted = self._schedule_running(budget)
-        if not preempted and self.waiting:
+        if self.waiting and not (preempted and shares):
             shares += self._schedule_waiting(budget - sum(share.new for share in shares))
         return shares
 
@@ -144,9 +144,13 @@ class Scheduler:
                 skipped.append(self.waiting.popleft())
                 continue
             if not self.admit_prefix(sequence):
+                if self._reclaim():
+                    continue
                 break
             new = self._chunk(sequence, budget)
             if not self._grow(sequence, new):
+                if self._reclaim():
+                    continue
                 self.forget(sequence)
                 break
             self.waiting.popleft()
@@ -157,6 +161,16 @@ class Scheduler:
             budget -= new
         self.waiting.extendleft(reversed(skipped))
         return shares
+
+    def _reclaim(self) -> bool:
+        """Nothing runs and the head lacks blocks: KV pulled for the last in the queue is given up, or all would wait."""
+        if self.running:
+            return False
+        for sequence in reversed(self.waiting):
+            if sequence.blocks and sequence is not self.waiting[0]:
+                self.forget(sequence)
+                return True
+        return False
 
     def admit_prefix(self, sequence: Sequence, reserve_tokens: int = 0) -> bool:
         """Take the longest cached prefix, and blocks for `reserve_tokens` in all; False if they don't fit.

@@ -113,3 +113,30 @@ def test_held_blocks_that_fill_the_cache_make_others_wait_until_they_expire(benc
     engine.now = engine.core.step(engine.now).wake_at
     engine.run()
     assert engine.last("late").finish == "length"
+
+
+def test_requests_whose_pulled_kv_fills_the_cache_do_not_block_each_other(bench: Make) -> None:
+    engine = bench(blocks=32)
+    for index, length in enumerate((200, 200, 90)):
+        engine.add(
+            f"d{index}", list(range(index * 500, index * 500 + length)), 80, remote=RemoteKv("e", "r", "h", 1, length)
+        )
+    engine.step()
+    assert engine.core.pool.usage == 1
+    for pull in engine.pulls:
+        engine.core.pulled(pull.request_id, pull.remote.tokens, engine.now)
+    engine.run()
+    assert [len(engine.tokens(f"d{index}")) for index in range(3)] == [80, 80, 80]
+
+
+def test_pulled_kv_that_waits_behind_an_unlucky_head_is_given_up(bench: Make) -> None:
+    engine = bench(blocks=32, max_num_seqs=1)
+    for index, length in enumerate((200, 200, 90)):
+        engine.add(
+            f"d{index}", list(range(index * 500, index * 500 + length)), 80, remote=RemoteKv("e", "r", "h", 1, length)
+        )
+    engine.step()
+    for pull in engine.pulls:
+        engine.core.pulled(pull.request_id, pull.remote.tokens, engine.now)
+    engine.run()
+    assert [len(engine.tokens(f"d{index}")) for index in range(3)] == [80, 80, 80]
