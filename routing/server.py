@@ -39,6 +39,10 @@ class Listener:
         self._task = self._tasks.spawn(server.serve(sockets=[sock]), "serve")
         self.port: int = sock.getsockname()[1]
 
+    @property
+    def is_listening(self) -> bool:
+        return not self._task.done()
+
     async def stop(self, grace_s: float = 1.0) -> None:
         """Stops accepting, gives open connections `grace_s`, then closes them."""
         self._server.should_exit = True
