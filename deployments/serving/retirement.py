@@ -24,6 +24,8 @@ ROUTER_NOTICE_S = 0.5
 """Between the phase Draining and the drain itself: routers learn of it and send nothing new."""
 DRAIN_SLACK_S = 10.0
 """A drain that is this late is over: the engine is stopped by force."""
+STOP_TIMEOUT_S = 20.0
+"""For a supervisor to end its processes in order; after that its actor is killed, and they die with it."""
 RETRY_S = 2.0
 
 
@@ -88,13 +90,22 @@ class Retirement:
     async def _removed(self, unit: list[Json]) -> bool:
         groups = {engine["spec"].get("placementGroup") for engine in unit} - {"", None}
         try:
-            await asyncio.gather(*(self._cluster.stop_actor(actor_name(e)) for e in unit if _has_actor(e)))
+            await asyncio.gather(*(self._stop(actor_name(engine)) for engine in unit if _has_actor(engine)))
             await asyncio.gather(*(self._cluster.remove_placement_group(str(group)) for group in groups))
         except HeklaError as error:
             logger.warning("%s can't be removed yet: %s", unit[0]["metadata"]["name"], error)
             return False
         self._engines.release(unit)
         return True
+
+    async def _stop(self, actor: str) -> None:
+        try:
+            await self._cluster.call(actor, "stop", timeout_s=STOP_TIMEOUT_S)
+        except ActorGone:
+            pass
+        except HeklaError as error:
+            logger.warning("%s did not stop by itself: %s", actor, error)
+        await self._cluster.stop_actor(actor)
 
     def __repr__(self) -> str:
         return f"Retirement({len(self._going)} engines)"
