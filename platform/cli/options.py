@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 DEFAULT_WAIT = "10m"
 
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace to look in.", envvar="HEKLA_NAMESPACE")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace", "-n", help="Namespace to work in; objects that name one keep theirs.", envvar="HEKLA_NAMESPACE"
+    ),
+]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 Labels = Annotated[str, typer.Option("--selector", "-l", help="Only objects with these labels: key=value,key=value.")]
 KindName = Annotated[
