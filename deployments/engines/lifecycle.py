@@ -16,7 +16,7 @@ LEGAL: dict[Phase, frozenset[Phase]] = {
     "Fetching": frozenset({"Loading", "Failed", "Stopped"}),
     "Loading": frozenset({"Ready", "Failed", "Stopped"}),
     "Ready": frozenset({"Draining", "Failed", "Stopped"}),
-    "Draining": frozenset({"Stopped"}),
+    "Draining": frozenset({"Failed", "Stopped"}),
     "Failed": frozenset({"Stopped"}),
     "Stopped": frozenset(),
 }
@@ -129,6 +129,8 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
         case Fetching():
             return _fetching(state, event), ()
         case Spawned():
+            if state.phase not in ("Starting", "Fetching"):
+                return state, ()
             state = replace(state, address=event.address, pid=event.pid, kv_events=event.kv_events, spawned_at=now)
             return _to(state, "Loading", "the engine is starting"), ()
         case Loaded():

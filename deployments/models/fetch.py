@@ -10,11 +10,12 @@ A model appears under its name by one rename, after everything is on disk: there
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,7 +39,14 @@ SOURCES: dict[str, Source] = {
 REVISIONS = {"hf": "HF_REVISION", "ms": "MS_REVISION"}
 
 
-def fetch(uri: str, cache_dir: Path, env: Mapping[str, str], on_progress: Progress) -> Path:
+def fetch(
+    uri: str,
+    cache_dir: Path,
+    env: Mapping[str, str],
+    on_progress: Progress,
+    *,
+    sources: Mapping[str, Source] = SOURCES,
+) -> Path:
     """Blocks until the model is on disk; returns its folder. A complete model in the cache costs no network.
 
     Raises Permanent (bad URI, no access, disk full), Temporary (not reachable now), or what `on_progress` raises.
@@ -46,13 +54,15 @@ def fetch(uri: str, cache_dir: Path, env: Mapping[str, str], on_progress: Progre
     scheme = scheme_of(uri)
     if scheme in ("", "file", "pvc"):
         return local.find(uri, env)
-    if scheme not in SOURCES:
-        known = ", ".join(f"{name}://" for name in (*SOURCES, "pvc", "file"))
+    if scheme not in sources:
+        known = ", ".join(f"{name}://" for name in (*sources, "pvc", "file"))
         raise Permanent(f"model URI {uri!r}: unknown scheme {scheme!r}; allowed are {known} and an absolute path")
     target = destination(uri, cache_dir, env)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        return _fetch_into(target, uri, env, on_progress)
+        return _fetch_into(
+            target, functools.partial(sources[scheme], uri, env=env, progress=on_progress), uri, on_progress
+        )
     except HeklaError:
         raise
     except OSError as error:
@@ -87,12 +97,13 @@ def is_complete(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 
 
-def _fetch_into(target: Path, uri: str, env: Mapping[str, str], on_progress: Progress) -> Path:
+def _fetch_into(target: Path, download: Callable[[Path], None], uri: str, on_progress: Progress) -> Path:
     if is_complete(target):
         return target
     with _lock(target, uri, on_progress):
         if not is_complete(target):
-            _download(target, uri, env, on_progress)
+            _download(target, download, uri)
+            on_progress(1.0, "fetched")
     return target
 
 
@@ -111,14 +122,14 @@ def _lock(target: Path, uri: str, on_progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _download(target: Path, uri: str, env: Mapping[str, str], on_progress: Progress) -> None:
+def _download(target: Path, download: Callable[[Path], None], uri: str) -> None:
     partial = target.with_suffix(".partial")
     if target.exists():
         # Made by an earlier tool or cut off between rename and marker: the source checks what is there.
         shutil.rmtree(partial, ignore_errors=True)
         target.rename(partial)
     partial.mkdir(exist_ok=True)
-    SOURCES[scheme_of(uri)](uri, partial, env, on_progress)
+    download(partial)
     files = [path for path in partial.rglob("*") if path.is_file() and ".cache" not in path.parts]
     if not files:
         raise Permanent(f"{uri}: has no files")
@@ -126,7 +137,6 @@ def _download(target: Path, uri: str, env: Mapping[str, str], on_progress: Progr
     (partial / MARKER).write_text(json.dumps(note))
     _sync(partial)
     partial.rename(target)
-    on_progress(1.0, "fetched")
 
 
 def _sync(folder: Path) -> None:

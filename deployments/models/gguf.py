@@ -38,7 +38,9 @@ def convert(uri: str, into: Path, env: Mapping[str, str], progress: Progress) ->
     into.mkdir()
     output = into.with_suffix(".conversion.log")
     try:
-        _run(uri, source, into, output, env, progress)
+        code = _run([str(source), str(into)], output, env, progress)
+        if code:
+            raise _failure(uri, code, output.read_text(errors="replace"))
     finally:
         output.unlink(missing_ok=True)
 
@@ -81,33 +83,32 @@ def _dist(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _run(uri: str, source: Path, into: Path, output: Path, env: Mapping[str, str], progress: Progress) -> None:
-    argv = [sys.executable, gguf_converter.__file__, str(source), str(into)]
+def _run(arguments: list[str], output: Path, env: Mapping[str, str], progress: Progress) -> int:
+    # -P: the folder of this file would shadow the library `gguf`.
+    argv = [sys.executable, "-P", gguf_converter.__file__, *arguments]
     # Under a keeper, as an engine is: when this process dies the conversion dies with it.
     shell = [sys.executable, "-I", "-S", keeper.__file__, "--", *argv]
     inherited = {**env, "HF_HUB_OFFLINE": "1", "PATH": env.get("PATH", os.defpath)}
     with (
         output.open("wb") as sink,
         subprocess.Popen(
-            shell, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=sink, env=inherited, cwd=into
+            shell, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=sink, env=inherited
         ) as process,
     ):
         assert process.stdin is not None
         try:
-            code = _follow(process, output, source, progress)
+            return _follow(process, output, progress)
         finally:
             process.stdin.close()
-    if code:
-        raise _failure(uri, code, output.read_text(errors="replace"))
 
 
-def _follow(process: subprocess.Popen[bytes], output: Path, source: Path, progress: Progress) -> int:
+def _follow(process: subprocess.Popen[bytes], output: Path, progress: Progress) -> int:
     while True:
         try:
             return process.wait(POLL_S)
         except subprocess.TimeoutExpired:
             seen = re.findall(r"^stage (\w+)$", output.read_text(errors="replace"), re.MULTILINE)
-            progress(STAGES.get(seen[-1], 0.0) if seen else 0.0, f"converting {source.name}")
+            progress(STAGES.get(seen[-1], 0.0) if seen else 0.0, "converting to a Hugging Face folder")
 
 
 def _failure(uri: str, code: int, text: str) -> Permanent | Temporary:

@@ -13,10 +13,7 @@ PVC_ROOT_DEFAULT = "/mnt/pvc"
 
 def find(uri: str, env: Mapping[str, str]) -> Path:
     """The folder (or single file) itself: nothing is copied. Raises Permanent when it isn't there."""
-    if uri.startswith("pvc://"):
-        path = claim_path(uri, env)
-    else:
-        path = Path(uri.removeprefix("file://")).expanduser()
+    path = claim_path(uri, env) if uri.startswith("pvc://") else Path(uri.removeprefix("file://")).expanduser()
     if not path.is_absolute():
         raise Permanent(f"model path {uri!r}: must be absolute")
     if not path.exists():

@@ -97,7 +97,7 @@ async def test_a_started_engine_becomes_ready_and_says_where_it_is(make: Make) -
     assert report["address"].startswith("http://127.0.0.1:")
     assert report["models"] == ["tiny"]
     assert report["pid"] > 0
-    assert report["supervisorPid" if "supervisorPid" in report else "supervisor_pid"] > 0
+    assert report["supervisorPid"] > 0
 
 
 async def test_starting_twice_starts_one_engine(make: Make) -> None:
