@@ -32,8 +32,9 @@ OBJECT_STORE_BYTES = 300 * 10**6
 START_TIMEOUT_S = 180.0
 """A loaded two-core machine needs 30 s; `ray start` itself gives up earlier when a part does not come up."""
 
-TERM_GRACE_S = 5.0
-"""Between asking a process to end and ending it: Ray's own processes take 1 to 2 s."""
+TERM_GRACE_S = 3.0
+"""Between asking a process to end and ending it: Ray's own take 1 to 2 s, or, its head and its environment agent when
+all are asked at once, for ever."""
 
 STOP_TIMEOUT_S = 30.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def snapshot(*nodes: Node) -> ClusterSnapshot:
     return ClusterSnapshot.of(nodes)
 
 
-def gang(*groups: list[dict[str, float]], **labels: str) -> Gang:
+def gang(*groups: Sequence[Mapping[str, float]], **labels: str) -> Gang:
     return Gang(
         "g", tuple(GroupAsk(f"r{i}", tuple(BundleAsk(b, labels) for b in bundles)) for i, bundles in enumerate(groups))
     )
