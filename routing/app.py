@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 
 from hekla.platform.base.clock import Clock
@@ -62,6 +63,7 @@ class Ingress:
         platform_url: Callable[[], str | None], peers: Callable[[], Iterable[Address]],
     ) -> None:  # fmt: skip
         self.settings, self.upstream, self._clock, self._ids = settings, upstream, clock, ids
+        self._id_prefix, self._id_count = ids.uid(), itertools.count(1)
         self.metrics = RouterMetrics()
         self.loads = LoadBook()
         self.log = AccessLog(settings.access_log)
@@ -117,7 +119,7 @@ class Ingress:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, request_id="", started_s=self._clock.monotonic())
-        exchange.request_id = safe_request_id(exchange.header(b"x-request-id")) or self._ids.uid()
+        exchange.request_id = safe_request_id(exchange.header(b"x-request-id")) or self._next_id()
         path, method = exchange.path, exchange.method
         if method == "POST" and path in ROUTED_PATHS:
             await self.gateway.handle(exchange)
@@ -133,6 +135,10 @@ class Ingress:
         else:
             exchange.error_kind = "request_parsing"
             await exchange.refuse(wrong_path(method, path))
+
+    def _next_id(self) -> str:
+        """Unique: a fresh id of this replica and a count. A random id per request would cost more than the routing."""
+        return f"{self._id_prefix}-{next(self._id_count):x}"
 
     async def _health(self, exchange: Exchange) -> None:
         if self.is_draining or not self.keeper.synced:

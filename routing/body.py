@@ -38,8 +38,7 @@ class Body:
 
     def __contains__(self, name: str) -> bool:
         """True when the field is there and not null."""
-        value = self.fields.get(name)
-        return value is not None and bytes(value) != b"null"
+        return name in self.fields and not self._is(name, b"null")
 
     def get(self, name: str) -> Any:
         """The field decoded, None when absent. Raises MalformedBody when its text is not valid."""
@@ -52,8 +51,12 @@ class Body:
             raise MalformedBody(f"{name}: {error}") from error
 
     def is_true(self, name: str) -> bool:
+        return self._is(name, b"true")
+
+    def _is(self, name: str, literal: bytes) -> bool:
         value = self.fields.get(name)
-        return value is not None and bytes(value) == b"true"
+        # A value can be megabytes long: compare lengths before copying it.
+        return value is not None and memoryview(value).nbytes == len(literal) and bytes(value) == literal
 
     def edited(self, changes: Mapping[str, Any]) -> Body:
         """A copy with fields set to a value, a `msgspec.Raw`, or taken out with `msgspec.UNSET`."""

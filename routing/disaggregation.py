@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hekla.routing.backend import Backend, ModelServer
 from hekla.routing.load import LoadBook
 from hekla.routing.scheduling.interface import Candidate, Decision, RequestView
-from hekla.routing.scheduling.profile import Meter, Profile
+from hekla.routing.scheduling.pipeline import Meter, Profile
 
 PAIR_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Where prefill and decode are separate requests; all else goes to a decode engine alone."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from hekla.routing.exchange import Exchange
+from hekla.routing.histogram import LoopHistogram
 
 PREFIX = "hekla_router_"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -67,7 +68,7 @@ class RouterMetrics:
         if meter is None:
 
             def meter(plugin: str, kind: str, seconds: float) -> None:
-                self.child(self.plugin, model, plugin, kind).observe(seconds)
+                self.plugin.at(model, plugin, kind).observe(seconds)
 
             if len(self._meters) < CHILDREN_MAX:
                 self._meters[model] = meter
@@ -78,13 +79,13 @@ class RouterMetrics:
         status, path = str(exchange.status), exchange.path
         backend = backend_labels(exchange)
         self.child(self.requests, model, path, status, exchange.error_kind, *backend).inc()
-        self.child(self.duration, model, path, status, *backend).observe(now_s - exchange.started_s)
+        self.duration.at(model, path, status, *backend).observe(now_s - exchange.started_s)
         started, first = exchange.upstream_started_s, exchange.first_byte_s
         if started is not None and first is not None:
             # With separate engines the prefill is its own request; else it is what comes before the first byte.
             prefill_s = exchange.prefill_s if exchange.prefill_s is not None else first - started
-            self.child(self.prefill, model, path, status).observe(prefill_s)
-            self.child(self.decode, model, path, status).observe((exchange.upstream_ended_s or now_s) - first)
+            self.prefill.at(model, path, status).observe(prefill_s)
+            self.decode.at(model, path, status).observe((exchange.upstream_ended_s or now_s) - first)
         if exchange.usage is not None:
             used = exchange.usage
             for kind, count in (("input", used.prompt_tokens), ("output", used.completion_tokens)):
@@ -114,8 +115,8 @@ class RouterMetrics:
 
     def _histogram(
         self, name: str, doc: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
-    ) -> Histogram:
-        return Histogram(PREFIX + name, doc, labels, registry=self.registry, buckets=buckets)
+    ) -> LoopHistogram:
+        return LoopHistogram(PREFIX + name, doc, labels, bounds=buckets, registry=self.registry)
 
 
 def backend_labels(exchange: Exchange) -> tuple[str, str, str, str]:

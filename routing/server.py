@@ -41,7 +41,8 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        return not self._task.done()
+        """False before it began, once it is told to stop, and when its task died."""
+        return self._server.listening.is_set() and not self._server.should_exit and not self._task.done()
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Stops accepting, gives open connections `grace_s`, then closes them."""

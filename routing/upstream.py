@@ -58,8 +58,11 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         """The answer once its headers are there; the caller closes it. Raises AttemptFailed."""
         try:
+            asked = self.session.post(url_of(url), headers=headers, data=body, allow_redirects=False)
+            if header_timeout_s is None:
+                return await asked
             async with asyncio.timeout(header_timeout_s):
-                return await self.session.post(url_of(url), headers=headers, data=body, allow_redirects=False)
+                return await asked
         except TimeoutError as error:
             unreached = isinstance(error, aiohttp.ClientError)  # aiohttp's own: the connect timeout
             reason = "no connection in time" if unreached else f"no response headers within {header_timeout_s} s"

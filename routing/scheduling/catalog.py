@@ -11,7 +11,7 @@ from hekla.routing.scheduling.filters.lora_loaded import LoraLoaded
 from hekla.routing.scheduling.filters.ready import Ready
 from hekla.routing.scheduling.filters.waiting import Waiting
 from hekla.routing.scheduling.interface import Filter, Scorer
-from hekla.routing.scheduling.profile import Profile
+from hekla.routing.scheduling.pipeline import Profile
 from hekla.routing.scheduling.scorers.least_prefill import LeastPrefill
 from hekla.routing.scheduling.scorers.least_request import LeastRequest
 from hekla.routing.scheduling.scorers.uniform import Uniform
