@@ -9,6 +9,7 @@ HAProxy owns the port and hands requests to `__serve_build_asgi_app__`'s app. be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import ray
 
 from hekla.platform.base.clock import SystemClock
+from hekla.platform.base.errors import Temporary
 from hekla.platform.base.ids import SystemIds
 from hekla.platform.base.tasks import TaskOwner
+from hekla.platform.control.waiting import until
 from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.settings import PlatformSettings
@@ -26,6 +29,8 @@ from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSetting
 from hekla.routing.server import Listener, serve
 
 logger = logging.getLogger(__name__)
+
+TABLE_WAIT_S = 10.0
 
 
 class IngressReplica:
@@ -56,6 +61,10 @@ class IngressReplica:
 
     async def _start_direct(self) -> None:
         ingress = await self._start()
+        # Sharing the port with replicas that know the routes, this one must know them too before it answers. When the
+        # platform is away it listens all the same, and says 503.
+        with contextlib.suppress(Temporary):
+            await until(lambda: ingress.keeper.synced, SystemClock(), TABLE_WAIT_S, what="the routing table is read")
         self._listener = await serve(ingress.app, self.settings.host, self.settings.port, reuse_port=True)
 
     async def __serve_build_asgi_app__(self) -> Any:
