@@ -14,6 +14,7 @@ from hekla.deployments.simengine.assembly import Engine
 from hekla.deployments.simengine.exposition import CONTENT_TYPE
 from hekla.deployments.simengine.generation import ClientGone, Generation
 from hekla.deployments.simengine.intake import Job
+from hekla.deployments.simengine.loadreport import ASKED_BY, SENT_AS, load_report
 from hekla.deployments.simengine.refusal import Refusal
 from hekla.deployments.simengine.template import render_chat
 from hekla.deployments.simengine.tokens import VOCAB_SIZE, decode, encode_with_specials
@@ -39,6 +40,7 @@ class Exchange:
         self.receive = receive
         self._send = send
         self.started = False
+        self.load_report: str | None = None
 
     def header(self, name: bytes) -> str:
         for key, value in self.scope["headers"]:
@@ -66,6 +68,8 @@ class Exchange:
         headers = [(b"content-type", kind), (b"x-request-id", self.request_id.encode("latin-1", "replace"))]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
+        if self.load_report:
+            headers.append((SENT_AS, self.load_report.encode()))
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -149,10 +153,14 @@ class App:
             await self._refuse(exchange, Refusal(str(error)))
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        if exchange.started:  # a stream that breaks says so in its last event
-            await exchange.write(b"data: " + _encode(refusal.body()) + b"\n\ndata: [DONE]\n\n")
+        anthropic = exchange.scope["path"].startswith("/v1/messages")
+        body = refusal.anthropic_body() if anthropic else refusal.body()
+        if not exchange.started:
+            await exchange.answer(body, refusal.code)
+        elif anthropic:  # a stream that breaks says so in its last event
+            await exchange.write(b"event: error\ndata: " + _encode(body) + b"\n\n")
         else:
-            await exchange.answer(refusal.body(), refusal.code)
+            await exchange.write(b"data: " + _encode(body) + b"\n\ndata: [DONE]\n\n")
 
     def _handler(self, scope: Scope) -> Handler:
         path, method = scope["path"], scope["method"]
@@ -204,6 +212,9 @@ class App:
         try:
             if not job.sampling.stream:
                 await generation.collect()
+            if form := exchange.header(ASKED_BY):
+                exchange.load_report = load_report(form, self._engine.core)
+            if not job.sampling.stream:
                 await exchange.answer(full(generation, created))
                 return
             await exchange.start(200, EVENTS)

@@ -18,6 +18,10 @@ class Refusal(Exception):
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
+    def anthropic_body(self) -> dict[str, Any]:
+        """What `/v1/messages` answers."""
+        return {"type": "error", "error": {"type": self.kind, "message": self.message}}
+
 
 def unknown_model(name: str) -> Refusal:
     return Refusal(f"The model `{name}` does not exist.", 404, param="model")

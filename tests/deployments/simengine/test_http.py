@@ -223,6 +223,15 @@ def test_the_request_id_comes_back(server: Any) -> None:
     assert answer.json()["id"] == "cmpl-my-id"
 
 
+@pytest.mark.parametrize(("form", "start"), [("TEXT", "TEXT named_metrics.kv_cache_usage_perc="), ("JSON", "JSON {")])
+def test_the_load_comes_with_the_answer_when_asked_for(server: Any, form: str, start: str) -> None:
+    for stream in (False, True):
+        body = {"model": "sim", "prompt": "x", "max_tokens": 1, "stream": stream}
+        headers = {"endpoint-load-metrics-format": form}
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, headers=headers)
+        assert answer.headers["endpoint-load-metrics"].startswith(start)
+
+
 BAD = [
     ("chat/completions", "{nonsense", 400, "JSON decode error"),
     ("chat/completions", "[]", 400, "Expected `object`"),
@@ -262,6 +271,16 @@ def test_a_bad_request_is_refused_in_vllms_shape(server: Any, path: str, body: s
     assert message in error["message"]
     assert error["code"] == status
     assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_messages_are_refused_in_anthropics_shape(server: Any) -> None:
+    body = {"model": "nope", "max_tokens": 1, "messages": HELLO}
+    answer = httpx.post(f"{server.url}/v1/messages", json=body)
+    assert answer.status_code == 404
+    assert answer.json() == {
+        "type": "error",
+        "error": {"type": "NotFoundError", "message": "The model `nope` does not exist."},
+    }
 
 
 def test_the_wrong_method_is_refused(server: Any) -> None:
