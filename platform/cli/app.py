@@ -8,21 +8,19 @@ import typer
 from typer.core import TyperGroup
 
 from hekla.platform.base.errors import HeklaError
-from hekla.platform.cli import (
-    apply,
-    chat,
-    delete,
-    describe,
-    events,
-    get,
-    lifecycle,
-    logs,
-    scale,
-    status,
-    version,
-    wait,
-)
+from hekla.platform.cli.apply import apply
+from hekla.platform.cli.chat import chat
+from hekla.platform.cli.delete import delete
+from hekla.platform.cli.describe import describe
+from hekla.platform.cli.events import events
+from hekla.platform.cli.get import get
+from hekla.platform.cli.lifecycle import register
+from hekla.platform.cli.logs import logs
 from hekla.platform.cli.output import fail
+from hekla.platform.cli.scale import scale
+from hekla.platform.cli.status import status
+from hekla.platform.cli.version import version
+from hekla.platform.cli.wait import wait
 
 
 class Verbs(TyperGroup):
@@ -58,15 +56,15 @@ def options(
     """Options that stand before the verb."""
 
 
-lifecycle.register(app)
-app.command("apply")(apply.apply)
-app.command("get")(get.get)
-app.command("describe")(describe.describe)
-app.command("delete")(delete.delete)
-app.command("wait")(wait.wait)
-app.command("scale")(scale.scale)
-app.command("logs")(logs.logs)
-app.command("events")(events.events)
-app.command("status")(status.status)
-app.command("chat")(chat.chat)
-app.command("version")(version.version)
+register(app)
+app.command("apply")(apply)
+app.command("get")(get)
+app.command("describe")(describe)
+app.command("delete")(delete)
+app.command("wait")(wait)
+app.command("scale")(scale)
+app.command("logs")(logs)
+app.command("events")(events)
+app.command("status")(status)
+app.command("chat")(chat)
+app.command("version")(version)

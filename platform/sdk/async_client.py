@@ -14,9 +14,24 @@ import httpx
 from hekla.platform.api.meta import Json
 from hekla.platform.api.registry import kind_named
 from hekla.platform.base.errors import Unavailable
-from hekla.platform.sdk import calls
 from hekla.platform.sdk.address import find_address
-from hekla.platform.sdk.calls import Call, Objects, Results
+from hekla.platform.sdk.calls import (
+    Call,
+    Objects,
+    Results,
+    apply_call,
+    apply_results,
+    delete_call,
+    events_about,
+    get_call,
+    list_call,
+    log_call,
+    patch_call,
+    path_of,
+    read_json,
+    scale_call,
+    selection,
+)
 from hekla.platform.sdk.connection import TIMEOUT_S, check, headers_of, unreachable
 from hekla.platform.sdk.manifests import Manifests, objects_of
 from hekla.platform.sdk.waiting import WAIT_TIMEOUT_S, OnProgress, Wait
@@ -43,11 +58,11 @@ class AsyncClient:
 
     async def apply(self, source: Manifests, *, dry_run: bool = False) -> Results:
         """Create or update objects, all or none. `source`: objects, a file or folder, or YAML text."""
-        call = calls.apply_call(objects_of(source), self.namespace, dry_run=dry_run)
-        return calls.apply_results(await self.send(call))
+        call = apply_call(objects_of(source), self.namespace, dry_run=dry_run)
+        return apply_results(await self.send(call))
 
     async def get(self, kind: str, name: str, *, namespace: str | None = None) -> Json:
-        return await self.send(calls.get_call(kind, namespace or self.namespace, name))
+        return await self.send(get_call(kind, namespace or self.namespace, name))
 
     async def list(
         self,
@@ -59,7 +74,7 @@ class AsyncClient:
     ) -> Objects:
         """Objects of a kind that carry all these labels, by namespace then name."""
         place = None if all_namespaces else namespace or self.namespace
-        items: Objects = (await self.send(calls.list_call(kind, place, labels)))["items"]
+        items: Objects = (await self.send(list_call(kind, place, labels)))["items"]
         return items
 
     async def watch(
@@ -77,7 +92,7 @@ class AsyncClient:
         Survives lost connections and restarts of the platform: it resumes, or lists again and yields the difference.
         """
         place = None if all_namespaces else namespace or self.namespace
-        state = WatchState(calls.path_of(kind_named(kind), place), calls.selection(labels, name))
+        state = WatchState(path_of(kind_named(kind), place), selection(labels, name))
         async with aclosing(self._changes(state, timeout_s)) as batches:
             async for changes in batches:
                 for change in changes:
@@ -85,15 +100,15 @@ class AsyncClient:
 
     async def delete(self, kind: str, name: str, *, namespace: str | None = None) -> Json:
         """Delete an object and what it owns. Objects with finalizers go a little later: `wait_gone`."""
-        return await self.send(calls.delete_call(kind, namespace or self.namespace, name))
+        return await self.send(delete_call(kind, namespace or self.namespace, name))
 
     async def patch(self, kind: str, name: str, changes: Json, *, namespace: str | None = None) -> Json:
         """Merge `changes` into the object (RFC 7386: null removes a field); returns the object."""
-        return await self.send(calls.patch_call(kind, namespace or self.namespace, name, changes))
+        return await self.send(patch_call(kind, namespace or self.namespace, name, changes))
 
     async def scale(self, kind: str, name: str, replicas: int, *, namespace: str | None = None) -> Json:
         """Set the replica count; returns the Scale object."""
-        return await self.send(calls.scale_call(kind, namespace or self.namespace, name, replicas))
+        return await self.send(scale_call(kind, namespace or self.namespace, name, replicas))
 
     async def wait_ready(
         self,
@@ -126,13 +141,13 @@ class AsyncClient:
         self, kind: str | None = None, name: str | None = None, *, namespace: str | None = None
     ) -> Objects:
         """Events about a kind or one object (or all of the namespace), oldest first."""
-        return calls.events_about(await self.send(calls.list_call("Event", namespace or self.namespace)), kind, name)
+        return events_about(await self.send(list_call("Event", namespace or self.namespace)), kind, name)
 
     async def logs(
         self, engine: str, *, follow: bool = False, tail_lines: int | None = None, namespace: str | None = None
     ) -> AsyncGenerator[str, None]:
         """An engine's log as pieces of text; with `follow` as it is written, until the engine is gone."""
-        call = calls.log_call(engine, namespace or self.namespace, follow=follow, tail_lines=tail_lines)
+        call = log_call(engine, namespace or self.namespace, follow=follow, tail_lines=tail_lines)
         async with self._stream(call, silence_s=None) as response:
             async for text in response.aiter_text():
                 yield text
@@ -157,7 +172,7 @@ class AsyncClient:
             response = await self._request(call)
         except httpx.TransportError as error:
             raise unreachable(self.base_url, error) from error
-        return calls.read_json(response.status_code, response.content, self.base_url)
+        return read_json(response.status_code, response.content, self.base_url)
 
     async def _request(self, call: Call) -> httpx.Response:
         request = self._http.build_request(

@@ -14,9 +14,24 @@ import httpx
 from hekla.platform.api.meta import Json
 from hekla.platform.api.registry import kind_named
 from hekla.platform.base.errors import Unavailable
-from hekla.platform.sdk import calls
 from hekla.platform.sdk.address import find_address
-from hekla.platform.sdk.calls import Call, Objects, Results
+from hekla.platform.sdk.calls import (
+    Call,
+    Objects,
+    Results,
+    apply_call,
+    apply_results,
+    delete_call,
+    events_about,
+    get_call,
+    list_call,
+    log_call,
+    patch_call,
+    path_of,
+    read_json,
+    scale_call,
+    selection,
+)
 from hekla.platform.sdk.connection import TIMEOUT_S, check, headers_of, unreachable
 from hekla.platform.sdk.manifests import Manifests, objects_of
 from hekla.platform.sdk.waiting import WAIT_TIMEOUT_S, OnProgress, Wait
@@ -43,11 +58,11 @@ class Client:
 
     def apply(self, source: Manifests, *, dry_run: bool = False) -> Results:
         """Create or update objects, all or none. `source`: objects, a file or folder, or YAML text."""
-        call = calls.apply_call(objects_of(source), self.namespace, dry_run=dry_run)
-        return calls.apply_results(self.send(call))
+        call = apply_call(objects_of(source), self.namespace, dry_run=dry_run)
+        return apply_results(self.send(call))
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> Json:
-        return self.send(calls.get_call(kind, namespace or self.namespace, name))
+        return self.send(get_call(kind, namespace or self.namespace, name))
 
     def list(
         self,
@@ -59,7 +74,7 @@ class Client:
     ) -> Objects:
         """Objects of a kind that carry all these labels, by namespace then name."""
         place = None if all_namespaces else namespace or self.namespace
-        items: Objects = self.send(calls.list_call(kind, place, labels))["items"]
+        items: Objects = self.send(list_call(kind, place, labels))["items"]
         return items
 
     def watch(
@@ -77,21 +92,21 @@ class Client:
         Survives lost connections and restarts of the platform: it resumes, or lists again and yields the difference.
         """
         place = None if all_namespaces else namespace or self.namespace
-        state = WatchState(calls.path_of(kind_named(kind), place), calls.selection(labels, name))
+        state = WatchState(path_of(kind_named(kind), place), selection(labels, name))
         for changes in self._changes(state, timeout_s):
             yield from changes
 
     def delete(self, kind: str, name: str, *, namespace: str | None = None) -> Json:
         """Delete an object and what it owns. Objects with finalizers go a little later: `wait_gone`."""
-        return self.send(calls.delete_call(kind, namespace or self.namespace, name))
+        return self.send(delete_call(kind, namespace or self.namespace, name))
 
     def patch(self, kind: str, name: str, changes: Json, *, namespace: str | None = None) -> Json:
         """Merge `changes` into the object (RFC 7386: null removes a field); returns the object."""
-        return self.send(calls.patch_call(kind, namespace or self.namespace, name, changes))
+        return self.send(patch_call(kind, namespace or self.namespace, name, changes))
 
     def scale(self, kind: str, name: str, replicas: int, *, namespace: str | None = None) -> Json:
         """Set the replica count; returns the Scale object."""
-        return self.send(calls.scale_call(kind, namespace or self.namespace, name, replicas))
+        return self.send(scale_call(kind, namespace or self.namespace, name, replicas))
 
     def wait_ready(
         self,
@@ -122,13 +137,13 @@ class Client:
 
     def events(self, kind: str | None = None, name: str | None = None, *, namespace: str | None = None) -> Objects:
         """Events about a kind or one object (or all of the namespace), oldest first."""
-        return calls.events_about(self.send(calls.list_call("Event", namespace or self.namespace)), kind, name)
+        return events_about(self.send(list_call("Event", namespace or self.namespace)), kind, name)
 
     def logs(
         self, engine: str, *, follow: bool = False, tail_lines: int | None = None, namespace: str | None = None
     ) -> Generator[str, None, None]:
         """An engine's log as pieces of text; with `follow` as it is written, until the engine is gone."""
-        call = calls.log_call(engine, namespace or self.namespace, follow=follow, tail_lines=tail_lines)
+        call = log_call(engine, namespace or self.namespace, follow=follow, tail_lines=tail_lines)
         with self._stream(call, silence_s=None) as response:
             yield from response.iter_text()
 
@@ -152,7 +167,7 @@ class Client:
             response = self._request(call)
         except httpx.TransportError as error:
             raise unreachable(self.base_url, error) from error
-        return calls.read_json(response.status_code, response.content, self.base_url)
+        return read_json(response.status_code, response.content, self.base_url)
 
     def _request(self, call: Call) -> httpx.Response:
         request = self._http.build_request(

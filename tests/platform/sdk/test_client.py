@@ -143,8 +143,13 @@ def test_wait_ready_of_what_is_not_there_is_not_found(client: Client) -> None:
 
 def test_wait_ready_of_what_is_deleted_meanwhile_is_not_found(client: Client, serving: Make) -> None:
     client.apply(serving())
+
+    def delete(_progress: Progress) -> None:
+        if client.list("ms"):
+            client.delete("ms", "chat")
+
     with pytest.raises(NotFound):
-        client.wait_ready("ModelServing", "chat", 30, lambda _: client.list("ms") and client.delete("ms", "chat"))
+        client.wait_ready("ModelServing", "chat", 30, delete)
 
 
 def test_wait_gone_waits_for_what_the_object_owned(server: LocalServer, client: Client, serving: Make) -> None:
