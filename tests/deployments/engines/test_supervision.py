@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,22 @@ asyncio.run(main())
         family = [report["pid"], *(child.pid for child in psutil.Process(report["pid"]).children())]
         os.kill(supervisor.pid, signal.SIGKILL)
         await until_true(lambda: not any(is_alive(pid) for pid in family))
+
+
+def test_it_works_in_an_actors_loop_which_is_uvloop_in_a_thread(tmp_path: Path, node: NodeFacts) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    (tmp_path / "engine.py").write_text(ENGINE)
+    command = [sys.executable, str(tmp_path / "engine.py"), str(tmp_path)]
+    phases: list[str] = []
+
+    async def live() -> None:
+        supervisor = EngineSupervisor({"name": "e", "engine": "Command", "command": command}, node)
+        await supervisor.start()
+        ready = await until_phase(supervisor, "Ready")
+        os.kill(ready["pid"], signal.SIGKILL)
+        phases.extend([ready["phase"], (await until_phase(supervisor, "Failed"))["phase"]])
+
+    thread = threading.Thread(target=lambda: uvloop.run(live()))
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert phases == ["Ready", "Failed"]
