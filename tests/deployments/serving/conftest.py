@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -101,6 +101,15 @@ def rehearse_any() -> Callable[..., Rehearsal]:
     return build
 
 
+class VirtualSupervisor(FakeSupervisor):
+    """A long poll that ends in the bench's time, not in the wall clock's."""
+
+    clock: ClassVar[VirtualClock]
+
+    def __init__(self, launch: Json) -> None:
+        super().__init__(launch, clock=self.clock)
+
+
 class Bench:
     """Store, cluster and controllers in one process and in virtual time; `restart` replaces the controllers."""
 
@@ -111,7 +120,8 @@ class Bench:
         self._runtime: ControllerRuntime | None = None
 
     async def start(self) -> None:
-        target = Target("hekla.deployments.fake_supervisor:FakeSupervisor")
+        VirtualSupervisor.clock = self.clock
+        target = Target(f"{__name__}:VirtualSupervisor")
         self._controller = ModelServingController(self.store, self.cluster, self.clock, self._ids, target)
         controllers: list[Controller] = [self._controller, ModelBoosterController(self.store, self.clock)]
         self._runtime = ControllerRuntime(self.store, controllers, self.clock, self._ids)

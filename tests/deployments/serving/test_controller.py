@@ -196,7 +196,6 @@ async def test_an_engine_drains_before_it_goes(make_bench: MakeBench, node: Make
     bench = await make_bench(node("n1"))
     await bench.apply(serving(2))
     bench.supervisor("llm-1-server-0-0").script = Script(work=1)
-    bench.supervisor("llm-1-server-0-0")._clock = bench.clock
     bench.store.update({**bench.get(), "spec": serving(1)["spec"]})
     await bench.rest(3)
     assert bench.phases() == {"llm-0-server-0-0": "Ready", "llm-1-server-0-0": "Draining"}
