@@ -203,8 +203,9 @@ class Client:
                         yield state.feed(line)
                         if _left(deadline) <= 0:
                             return
-            except Unavailable:
-                if not state.was_connected:
+            except Unavailable as error:
+                # A platform that restarts comes back; an address nobody ever listened at is a mistake to tell at once.
+                if not state.was_connected and isinstance(error.__cause__, httpx.ConnectError):
                     raise
             time.sleep(min(state.ended(), max(0.0, _left(deadline))))
 

@@ -94,6 +94,14 @@ def test_a_wait_for_a_server_that_is_not_there_fails_at_once() -> None:
         client.wait_ready("ModelServing", "x", timeout_s=600)
 
 
+def test_a_wait_outlasts_a_platform_that_is_away_for_now(server: LocalServer, client: Client) -> None:
+    server.edit(lambda store: store.close())
+    with pytest.raises(Unavailable, match="not ready yet"):
+        client.list("ModelServing")
+    with pytest.raises(NotReady, match="could not be watched"):
+        client.wait_ready("ModelServing", "chat", timeout_s=0.3)
+
+
 @pytest.mark.parametrize(("code", "body"), [(200, b"<html>"), (404, b"<html>"), (500, b"[]"), (200, b"[]")])
 def test_a_server_that_is_not_hekla_is_said_to_be_none(code: int, body: bytes) -> None:
     with pytest.raises(ApiError, match="does not answer as hekla does"):

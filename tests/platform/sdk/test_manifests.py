@@ -63,7 +63,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: !!python/object:os.system {}\n", "line 1"),
         ("a: &x [*x]\n", "contains itself"),
         (BOMB, "aliases written out"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 1500, "nested too deeply"),
         ("- 1\n- 2\n", "is a list, must be an object"),
         ("just words\n", "is a str, must be an object"),
         ("kind: K\nmetadata: {name: x}\n", "apiVersion: is None"),
