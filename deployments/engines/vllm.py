@@ -15,6 +15,9 @@ KV_TRANSFER = "--kv-transfer-config"
 CPU_KV_CACHE_GIB = "1"
 """Without an accelerator vLLM would take a large share of the node's memory; a manifest's own value wins."""
 
+POLLED_PAGES = "/health,/metrics,/v1/models"
+"""Asked for every few seconds for as long as the engine lives; its log is for what matters."""
+
 
 def plan(launch: EngineLaunch, site: Site) -> Plan:
     args = list(launch.args)
@@ -23,6 +26,7 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
     if launch.served_model_name:
         args = with_default(args, "--served-model-name", launch.served_model_name)
     args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
+    args = with_default(args, "--disable-access-log-for-endpoints", POLLED_PAGES)
     args, kv_events = with_own_endpoint(_kv_transfer_on(site, args), site)
     return Plan([site.python, "-m", MODULE, *args], _env(launch, site, args), kv_events)
 

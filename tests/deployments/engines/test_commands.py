@@ -33,6 +33,7 @@ def test_vllm_serves_the_fetched_folder_under_the_models_own_name() -> None:
     assert value(plan, "--max-model-len") == "2048"
     assert (value(plan, "--host"), value(plan, "--port")) == ("10.0.0.7", "21000")
     assert plan.env["HF_HUB_OFFLINE"] == "1"
+    assert value(plan, "--disable-access-log-for-endpoints") == "/health,/metrics,/v1/models"
 
 
 @pytest.mark.parametrize(
