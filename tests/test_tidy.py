@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -137,6 +138,13 @@ def test_every_module_is_used_by_the_product_or_is_an_entry_point() -> None:
         and module not in text
     ]
     assert not dead, f"nobody imports {dead}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_with_code_is_under_the_import_contract(room: str) -> None:
+    has_code = any(name_of(path).startswith(f"{room}/") for path in product_files())
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert not has_code or f"hekla.{room}" in linter["root_packages"]
 
 
 def test_nothing_tracked_names_this_machine_or_a_registry() -> None:

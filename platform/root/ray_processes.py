@@ -115,6 +115,8 @@ def _environment(cluster_id: str, node_ip: str, extra: Mapping[str, str]) -> dic
         # Otherwise Ray rebuilds the caller's `uv run` environment for each worker.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_raylet_start_wait_time_s": "120",
+        # Ray runs its workers at nice 15; engines and the ingress are what this machine is for.
+        "RAY_worker_niceness": "0",
         "RAY_START_HOOK": "hekla.platform.root.ray_start_hook.without_client_server",
         **extra,
         CLUSTER_VARIABLE: cluster_id,

@@ -51,7 +51,7 @@ def test_up_status_down_twice_leave_nothing_behind(
         cluster = json.loads((home / "cluster.json").read_text())
         again = hekla("up", "--home", str(home), "--port", str(port))
         assert "already up" in again.stdout + again.stderr
-        status = hekla("status", "-o", "json", home=home)
+        status = hekla("status", "-o", "json", HEKLA_HOME=str(home))
         assert json.loads(status.stdout)["totals"]["enginesReady"] == 1
         answer = httpx.post(
             f"http://127.0.0.1:{port}/v1/completions", json={"model": "brief", "prompt": "hi", "max_tokens": 2}, timeout=30

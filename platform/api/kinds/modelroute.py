@@ -54,8 +54,12 @@ class TargetModel(ApiModel):
     """A ModelServer of the same namespace."""
     external_model_provider_name: str | None = Field(default=None, min_length=1)
     """An ExternalModelProvider of the same namespace."""
-    weight: int = Field(default=100, ge=0, le=100)
-    """Share of the rule's requests; 0 takes none."""
+    weight: int | None = Field(default=None, ge=0, le=100)
+    """Share of the rule's requests; 0 takes none. Set on all targets of a rule or on none, where each counts 100."""
+
+    @property
+    def share(self) -> int:
+        return 100 if self.weight is None else self.weight
 
 
 class Rule(ApiModel):
@@ -134,7 +138,9 @@ def _rule_problems(spec: ModelRouteSpec) -> Iterator[FieldError]:
         path = f"spec.rules[{index}]"
         for number, target in enumerate(rule.target_models):
             yield from _target_problems(target, f"{path}.targetModels[{number}]", has_loras=bool(spec.lora_adapters))
-        if sum(target.weight for target in rule.target_models) == 0:
+        if len({target.weight is None for target in rule.target_models}) > 1:
+            yield FieldError(f"{path}.targetModels", "weight is set on some and unset on others; allowed: all or none")
+        if sum(target.share for target in rule.target_models) == 0:
             yield FieldError(
                 f"{path}.targetModels", "every weight is 0, so no target is ever chosen; allowed: a sum > 0"
             )

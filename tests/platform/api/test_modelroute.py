@@ -21,7 +21,7 @@ def test_defaults_are_filled_in(manifest: Manifest) -> None:
     spec = admit(manifest("route", {"spec.rateLimit": {"inputTokensPerUnit": 1}, "spec.parentRefs": [{"name": "gw"}]}))[
         "spec"
     ]
-    assert spec["rules"][0]["targetModels"] == [{"modelServerName": "chat", "weight": 100}]
+    assert spec["rules"][0]["targetModels"] == [{"modelServerName": "chat"}]
     assert spec["rateLimit"] == {"inputTokensPerUnit": 1, "unit": "second"}
     assert spec["parentRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gw"}]
 
@@ -68,6 +68,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({f"{TARGETS}[0].weight": 101}, f"{TARGETS}[0].weight", "allowed: 100 or less"),
     ({f"{TARGETS}[0].weight": -1}, f"{TARGETS}[0].weight", "allowed: 0 or more"),
     ({f"{TARGETS}[0].weight": 0}, TARGETS, "every weight is 0"),
+    ({TARGETS: [{"modelServerName": "a", "weight": 1}, {"modelServerName": "b"}]}, TARGETS, "all or none"),
     ({f"{TARGETS}[0].modelServerName": ""}, f"{TARGETS}[0].modelServerName", "too short"),
     ({f"{RULE}.modelMatch.uri.regex": "("}, f"{RULE}.modelMatch.uri.regex", '"(" is not a regular expression'),
     ({f"{RULE}.modelMatch.headers": {"x-a": {"regex": "*"}}}, f"{RULE}.modelMatch.headers.x-a.regex", "not a regular expression"),
