@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hekla.deployments.engine_reading import with_entry_address
 from hekla.deployments.engine_status import failed, pending, started
@@ -35,6 +35,8 @@ class Target:
     """What an engine's actor runs."""
 
     supervisor: str = SUPERVISOR_TARGET
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the actor's environment: what the platform's settings mean on every node."""
 
 
 class Placer:
@@ -143,7 +145,7 @@ class Placer:
             kwargs={"launch": launch},
             placement_group=spec["placementGroup"],
             bundle=spec["bundle"],
-            env={NODE_IP_VARIABLE: here.address, NODE_NAME_VARIABLE: here.name} if here else {},
+            env={**self._target.env, **({NODE_IP_VARIABLE: here.address, NODE_NAME_VARIABLE: here.name} if here else {})},
         )
         try:
             await self._cluster.start_actor(actor)

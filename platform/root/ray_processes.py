@@ -79,7 +79,7 @@ def start_local_ray(
     command += [] if num_gpus is None else [f"--num-gpus={num_gpus}"]
     log = home / "ray-start.log"
     try:
-        _run_to_end(command, _environment(cluster_id, node_ip, env or {}), home, log)
+        _run_to_end(command, _environment(cluster_id, node_ip, temp_dir, env or {}), home, log)
         address = (temp_dir / "ray_current_cluster").read_text().strip()
     except BaseException as error:
         stop_local_ray(cluster_id, temp_dir)
@@ -102,7 +102,7 @@ def _command(temp_dir: Path, node_ip: str, dashboard_port: int, object_store_byt
     ]
 
 
-def _environment(cluster_id: str, node_ip: str, extra: Mapping[str, str]) -> dict[str, str]:
+def _environment(cluster_id: str, node_ip: str, temp_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_ID")}
     if node_ip in _LOOPBACK:
         # Ray replaces a loopback address by the machine's outer one and then listens on every interface, unless it is
@@ -117,6 +117,8 @@ def _environment(cluster_id: str, node_ip: str, extra: Mapping[str, str]) -> dic
         "RAY_raylet_start_wait_time_s": "120",
         # Ray runs its workers at nice 15; engines and the ingress are what this machine is for.
         "RAY_worker_niceness": "0",
+        # Engines' locks and temporary files, so that they go with the cluster's.
+        "HEKLA_RUN_DIR": str(temp_dir / "engines"),
         "RAY_START_HOOK": "hekla.platform.root.ray_start_hook.without_client_server",
         **extra,
         CLUSTER_VARIABLE: cluster_id,

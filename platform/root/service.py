@@ -9,6 +9,7 @@ import os
 from hekla.deployments.booster.controller import ModelBoosterController
 from hekla.deployments.naming import actor_name
 from hekla.deployments.serving.controller import ModelServingController
+from hekla.deployments.serving.placing import Target
 from hekla.platform.api.meta import Json, Ref, ref_of
 from hekla.platform.base.clock import Clock, rfc3339
 from hekla.platform.base.errors import NotFound, Unavailable
@@ -36,14 +37,17 @@ class PlatformService:
         self._cluster = cluster
         self._clock = clock
         self._started_at = clock.now()
-        self._serving = ModelServingController(store, cluster, clock, ids)
+        target = Target(env={"HEKLA_HOME": str(settings.home_path)})
+        self._serving = ModelServingController(store, cluster, clock, ids, target)
         self._runtime = ControllerRuntime(store, [ModelBoosterController(store, clock), self._serving], clock, ids)
         self._listener: Listener | None = None
 
     async def start(self, host: str) -> str:
         """Serve the resource API on a free port of `host`, start the controllers; returns the API's URL."""
-        app = build_app(self._store, logs=SupervisorLogs(self._store, self._cluster), summary=self.summary)
+        logs = SupervisorLogs(self._store, self._cluster)
+        app = build_app(self._store, logs=logs, summary=self.summary, clock=self._clock)
         self._listener = await serve(app, host, 0)
+        await self._serving.adopt()
         await self._runtime.start()
         return f"http://{host}:{self._listener.port}"
 
@@ -62,9 +66,10 @@ class PlatformService:
         await self._serving.close()
         if stop_engines:
             await self._stop_engines()
+        # Closing the store ends the watches that the listener would otherwise wait for.
+        self._store.close()
         if self._listener is not None:
             await self._listener.stop()
-        self._store.close()
 
     async def _stop_engines(self) -> None:
         """Engines end and their objects with them: the next start finds servings without engines and makes them anew."""

@@ -80,4 +80,5 @@ def test_every_problem_is_told_at_once(live: Any) -> None:
     manifest["spec"]["surprise"] = True
     with pytest.raises(ApiError) as refused:
         live.client.apply([manifest])
-    assert {"spec.replicas", "spec.recoveryPolicy", "spec.surprise"} <= {cause.path for cause in refused.value.causes}
+    paths = {cause.path.removeprefix("ModelServing default/refused: ") for cause in refused.value.causes}
+    assert {"spec.replicas", "spec.recoveryPolicy", "spec.surprise"} <= paths
