@@ -14,7 +14,7 @@ from hekla.platform.base.errors import Conflict, Gone, Permanent, Temporary
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
 from hekla.platform.control.interface import Controller
-from hekla.platform.control.mailbox import Cause, Failed, Mailboxes, Outcome, Refused, Succeeded
+from hekla.platform.control.mailboxes import Cause, Failed, Mailboxes, Outcome, Refused, Succeeded
 from hekla.platform.store.interface import Store, Watch, WatchEvent
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from hekla.platform.base.clock import VirtualClock, settle
 from hekla.platform.base.errors import Conflict, NotFound, Permanent, Temporary
 from hekla.platform.base.ids import SeededIds
 from hekla.platform.control.interface import Again
-from hekla.platform.control.mailbox import BACKOFF_MAX_S
+from hekla.platform.control.mailboxes import BACKOFF_MAX_S
 from hekla.platform.control.runtime import ControllerRuntime
 from hekla.platform.store.memory import MemoryStore
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hekla.platform.api.meta import Ref
-from hekla.platform.control.mailbox import BACKOFF_MAX_S, Cause, Failed, Mailboxes, Outcome, Refused, Succeeded
+from hekla.platform.control.mailboxes import BACKOFF_MAX_S, Cause, Failed, Mailboxes, Outcome, Refused, Succeeded
 
 A, B = Ref("Model", "default", "a"), Ref("Model", "default", "b")
 
