@@ -60,7 +60,6 @@ def start_local_ray(
     object_store_bytes: int = OBJECT_STORE_BYTES,
     node_ip: str = "127.0.0.1",
     dashboard: bool = True,
-    dashboard_port: int | None = None,
     env: Mapping[str, str] | None = None,
     cluster_id: str = "",
 ) -> RayHead:
@@ -73,7 +72,7 @@ def start_local_ray(
     home.mkdir(parents=True, exist_ok=True)
     # Ray puts sockets below it, and a socket's path may have 107 characters: not below home.
     temp_dir = Path(tempfile.mkdtemp(prefix=f"hekla-{cluster_id}-"))
-    port = (dashboard_port or _free_port()) if dashboard else 0
+    port = _free_port() if dashboard else 0
     command = _command(temp_dir, node_ip, port, object_store_bytes)
     command += [] if num_cpus is None else [f"--num-cpus={num_cpus}"]
     command += [] if num_gpus is None else [f"--num-gpus={num_gpus}"]
