@@ -58,7 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     """The run's one Ray cluster, in processes of its own. Its GPUs are only numbers: nobody looks for devices."""
     home = tmp_path_factory.mktemp("ray")
-    head = start_local_ray(home, num_cpus=4, num_gpus=2, object_store_bytes=100 << 20, dashboard=True, env=RAY_ENVIRONMENT)
+    head = start_local_ray(
+        home, num_cpus=4, num_gpus=2, object_store_bytes=100 << 20, dashboard=True, env=RAY_ENVIRONMENT
+    )
     try:
         yield head
     finally:
@@ -132,7 +134,9 @@ class Live:
         """Processes that listen on the endpoint's port."""
         port = int(self.endpoint.rsplit(":", 1)[1])
         connections = psutil.net_connections("tcp")
-        return {c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid}
+        return {
+            c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port and c.pid
+        }
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def simulated(
     disaggregated: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """A ModelBooster of simulated engines at zero think time unless `config` says otherwise."""
-    worker = {
+    worker: dict[str, Any] = {
         "replicas": 1,
         "pods": 1,
         "resources": {"requests": resources or {"cpu": "100m"}},
@@ -161,7 +165,7 @@ def simulated(
     workers = [{"type": "server"} | worker]
     if disaggregated:
         transfer = {"kv-transfer-config": json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})}
-        workers = [{"type": role} | worker | {"config": worker["config"] | transfer} for role in ("prefill", "decode")]  # type: ignore[dict-item]
+        workers = [{"type": role} | worker | {"config": worker["config"] | transfer} for role in ("prefill", "decode")]
     return {
         "apiVersion": "workload.serving.volcano.sh/v1alpha1",
         "kind": "ModelBooster",
@@ -197,7 +201,13 @@ def run_hekla(*arguments: str, fails: int = 0, **environment: str) -> subprocess
     command = [sys.executable, "-m", "hekla.platform.cli", *arguments]
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, env=inherited | environment
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        env=inherited | environment,
     )
     said = f"hekla {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.returncode == fails, said

@@ -90,14 +90,14 @@ def _progress_bar(progress: Progress) -> type[Any]:
     """A progress bar class for the hub library that draws nothing and reports."""
     from tqdm.auto import tqdm
 
-    class Reporting(tqdm):  # type: ignore[type-arg,misc]
+    class Reporting(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             self._counts_bytes = kwargs.get("unit") == "B"
             super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
+            shown: bool | None = super().update(n)
             if self._counts_bytes and self.total:
                 detail = f"{self.n / 2**20:.0f} of {self.total / 2**20:.0f} MiB"
                 progress(min(1.0, self.n / self.total), detail)

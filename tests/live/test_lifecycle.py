@@ -21,7 +21,8 @@ Hekla = Callable[..., Any]
 
 
 def listening() -> set[tuple[str, int]]:
-    return {(c.laddr.ip, c.laddr.port) for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    connections = psutil.net_connections("inet")
+    return {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN and c.laddr}
 
 
 def temp_folders() -> set[str]:
@@ -54,7 +55,9 @@ def test_up_status_down_twice_leave_nothing_behind(
         status = hekla("status", "-o", "json", HEKLA_HOME=str(home))
         assert json.loads(status.stdout)["totals"]["enginesReady"] == 1
         answer = httpx.post(
-            f"http://127.0.0.1:{port}/v1/completions", json={"model": "brief", "prompt": "hi", "max_tokens": 2}, timeout=30
+            f"http://127.0.0.1:{port}/v1/completions",
+            json={"model": "brief", "prompt": "hi", "max_tokens": 2},
+            timeout=30,
         )
         assert answer.status_code == 200
         assert running(cluster["cluster_id"])
