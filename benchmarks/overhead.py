@@ -70,7 +70,9 @@ def free_port() -> int:
 def bare_proxy(engine: str) -> Iterator[tuple[str, list[int]]]:
     """A minimal Starlette + aiohttp proxy in one process, as one would write it on a Friday."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, str(HERE / "baseline_proxy.py"), "--upstream", engine, "--port", str(port)])
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "baseline_proxy.py"), "--upstream", engine, "--port", str(port)]
+    )
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_answers(f"{url}/health")
@@ -101,7 +103,9 @@ def hekla_up(data_plane: str, replicas: int) -> Iterator[tuple[str, str, list[in
 
 def run_hekla(*arguments: str) -> None:
     environment = dict(os.environ, RAY_ADDRESS="")
-    subprocess.run([sys.executable, "-m", "hekla.platform.cli", *arguments], check=True, stdout=sys.stderr, env=environment)
+    subprocess.run(
+        [sys.executable, "-m", "hekla.platform.cli", *arguments], check=True, stdout=sys.stderr, env=environment
+    )
 
 
 def data_path_pids(home: str) -> list[int]:

@@ -32,7 +32,12 @@ class Report:
 
     def add(self, **row: Any) -> None:
         self.results.append(row)
-        self.say("  " + "  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
+        self.say(
+            "  "
+            + "  ".join(
+                f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()
+            )
+        )
 
     def at_least(self, claim: str, value: float, target: float) -> None:
         self.claims.append(Claim(claim, round(value, 4), f">= {target}", value >= target))

@@ -145,7 +145,10 @@ class Placer:
             kwargs={"launch": launch},
             placement_group=spec["placementGroup"],
             bundle=spec["bundle"],
-            env={**self._target.env, **({NODE_IP_VARIABLE: here.address, NODE_NAME_VARIABLE: here.name} if here else {})},
+            env={
+                **self._target.env,
+                **({NODE_IP_VARIABLE: here.address, NODE_NAME_VARIABLE: here.name} if here else {}),
+            },
         )
         try:
             await self._cluster.start_actor(actor)

@@ -85,4 +85,4 @@ def rfc3339(unix_s: float) -> str:
 
 def parse_rfc3339(text: str) -> float:
     """Unix seconds of an RFC 3339 time; raises ValueError."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()

@@ -1,12 +1,12 @@
 """Every error hekla raises on purpose. The type says who is to blame and whether to try again.
 
-    HeklaError
-     +- ApiError              the caller asked for something the resource API refuses (has an HTTP code)
-     |   +- BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404
-     |   +- AlreadyExists 409 · Conflict 409 · Gone 410 · Invalid 422
-     +- Temporary             try again after `delay_s`
-     |   +- Unavailable       a part of the system is not there yet, or is away
-     +- Permanent             trying again cannot help
+HeklaError
+ +- ApiError              the caller asked for something the resource API refuses (has an HTTP code)
+ |   +- BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404
+ |   +- AlreadyExists 409 · Conflict 409 · Gone 410 · Invalid 422
+ +- Temporary             try again after `delay_s`
+ |   +- Unavailable       a part of the system is not there yet, or is away
+ +- Permanent             trying again cannot help
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 def up(
     address: Annotated[
-        str, typer.Option(help="Ray cluster to join: host:port, or auto. Without it, Ray starts here.", envvar="RAY_ADDRESS")
+        str,
+        typer.Option(
+            help="Ray cluster to join: host:port, or auto. Without it, Ray starts here.", envvar="RAY_ADDRESS"
+        ),
     ] = "",
     home: Annotated[str | None, typer.Option(help="Folder of the store and the model cache (~/.hekla).")] = None,
     host: Annotated[str | None, typer.Option(help="Address the endpoint listens on (127.0.0.1).")] = None,

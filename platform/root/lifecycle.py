@@ -108,7 +108,7 @@ def down(home: Path, report: Report) -> list[str]:
     if _is_alive(known):
         try:
             _leave_cluster(known, report)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever is broken there
             # A half-dead cluster must not keep `down` from removing what it can by process id.
             report(f"could not stop hekla gently ({error}); stopping its processes")
     if known.cluster_id:

@@ -53,6 +53,6 @@ class PlatformLink:
                 if actor is not None:
                     answer = await actor.announce_ingress.remote(replica, host, port)
                     self.peers = [(str(peer[0]), int(peer[1])) for peer in answer]
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 -- for ever, whatever the platform's state; it is logged
                 logger.info("announcing to the platform failed, will try again: %s", error)
             await self._clock.sleep(PEER_ANNOUNCE_S)

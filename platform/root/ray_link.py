@@ -79,9 +79,12 @@ def start_ingress(settings: PlatformSettings) -> None:
     )
     application: Any = deployment.bind(settings.to_json())
     route = None if direct else "/"
-    serve.run(application, name=application_name(settings.ray_namespace), route_prefix=route, logging_config={
-        "enable_access_log": False, "log_level": "WARNING",
-    })
+    serve.run(
+        application,
+        name=application_name(settings.ray_namespace),
+        route_prefix=route,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
 
 
 def stop_ingress(ray_namespace: str) -> None:

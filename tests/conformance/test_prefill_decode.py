@@ -13,7 +13,10 @@ from hekla.platform.sdk import Client
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.timeout(420)]
 
-WORDS = "river mountain copper violin harvest lantern orchard meadow thunder canvas pepper harbor marble winter candle forest".split()
+WORDS = (
+    *("river", "mountain", "copper", "violin", "harvest", "lantern", "orchard", "meadow"),
+    *("thunder", "canvas", "pepper", "harbor", "marble", "winter", "candle", "forest"),
+)
 
 
 def prompt_of(tokens: int, seed: int) -> str:

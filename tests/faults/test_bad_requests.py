@@ -25,7 +25,9 @@ def post(live: Any, content: bytes, path: str = "/v1/chat/completions") -> httpx
 CHAT = b'{"model": "%s", "messages": %s%s}'
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"not json", b'{"model": "m"} trailing', b"[1, 2]", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"not json", b'{"model": "m"} trailing', b"[1, 2]", b"\xff\xfe", b"null"]
+)
 def test_a_body_that_is_not_a_json_object_is_a_bad_request(live: Any, model: Any, content: bytes) -> None:
     answer = post(live, content)
     assert answer.status_code == 400

@@ -29,16 +29,18 @@ def test_what_never_fits_says_so_and_creates_nothing(live: Any) -> None:
 def test_what_waits_for_room_starts_when_another_leaves(live: Any) -> None:
     free = live.client.status()["nodes"][0]["free"]["CPU"]
     half = f"{int(free * 1000 * 0.6)}m"
-    with live.serving("first", replicas=1, resources={"cpu": half}):
-        with live.serving("second", replicas=1, resources={"cpu": half}, wait=False) as second:
-            live.until(lambda: schedulable(live, "second-engine").get("status") == "False", "the second waits")
-            assert "CPU" in schedulable(live, "second-engine")["message"]
-            body = {"model": second.model, "prompt": "hi"}
-            assert httpx.post(f"{live.endpoint}/v1/completions", json=body, timeout=30).status_code == 503
-            live.client.delete("ModelBooster", "first")
-            live.client.wait_ready("ModelBooster", "second", timeout_s=90)
-            assert condition_status(live.client.get("ModelServing", "second-engine"), "Schedulable") == "True"
-            assert httpx.post(f"{live.endpoint}/v1/completions", json=body, timeout=30).status_code == 200
+    with (
+        live.serving("first", replicas=1, resources={"cpu": half}),
+        live.serving("second", replicas=1, resources={"cpu": half}, wait=False) as second,
+    ):
+        live.until(lambda: schedulable(live, "second-engine").get("status") == "False", "the second waits")
+        assert "CPU" in schedulable(live, "second-engine")["message"]
+        body = {"model": second.model, "prompt": "hi"}
+        assert httpx.post(f"{live.endpoint}/v1/completions", json=body, timeout=30).status_code == 503
+        live.client.delete("ModelBooster", "first")
+        live.client.wait_ready("ModelBooster", "second", timeout_s=90)
+        assert condition_status(live.client.get("ModelServing", "second-engine"), "Schedulable") == "True"
+        assert httpx.post(f"{live.endpoint}/v1/completions", json=body, timeout=30).status_code == 200
 
 
 def test_a_gang_is_placed_whole_or_not_at_all(live: Any) -> None:
