@@ -40,6 +40,11 @@ def model_to_fetch(launch: EngineLaunch) -> str:
 
 def plan_process(launch: EngineLaunch, site: Site) -> Plan:
     """What to start for an `understood` launch. Raises Permanent when it says nothing that can be run."""
+    planned = _plan(launch, site)
+    return replace(planned, env={"TMPDIR": site.scratch, **planned.env}) if site.scratch else planned
+
+
+def _plan(launch: EngineLaunch, site: Site) -> Plan:
     if not launch.command:
         if launch.engine == "Command":
             raise Permanent("command: is empty; an engine of type Command has to say which program to run")

@@ -10,6 +10,8 @@ Rule 2. The supervisor holds the other end of the keeper's stdin. End of file me
 Rule 3. When the engine's main process exits, what it left is killed: a vLLM API server that dies of SIGKILL would
         otherwise leave its EngineCore holding the accelerator's memory.
 Rule 4. SIGTERM is passed to the engine's main process; after the grace period the tree is killed.
+Rule 5. When the tree is dead its files go too: its temporary folder, and the shared memory it used that no process of
+        this machine maps any more. A process that is killed removes neither.
 
 On stdout, one line each: `started PID`, then `exited CODE` or `signalled NUMBER`; or `refused REASON`. The engine's
 output goes to the keeper's stderr. The exit code is the engine's, 128 + the signal's number, or 127 when refused.
@@ -20,13 +22,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -39,9 +44,28 @@ KILL_RETRY_S = 0.02
 
 REFUSED = 127
 
+SHARED_MEMORY = "/dev/shm/"
+
+LOOK_PERIOD_S = 2.0
+"""How often the tree's shared memory is looked up: afterwards nobody can tell whose a file was."""
+
+RUN_FILES = re.compile(r"(core|port)-\d+|e-\w+")
+"""What a run folder holds: claims of cores and ports, and engines' temporary folders. Nothing else is ever removed."""
+
 
 def main(argv: list[str]) -> int:
     options = _parse(argv)
+    shared_memory = SharedMemory()
+    try:
+        return _keep(options, shared_memory)
+    finally:
+        shared_memory.remove_unused()
+        if options.scratch:
+            _remove_tree(options.scratch)
+            sweep(os.path.dirname(options.scratch))
+
+
+def _keep(options: argparse.Namespace, shared_memory: SharedMemory) -> int:
     wake = _wake_on_signals((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -52,8 +76,8 @@ def main(argv: list[str]) -> int:
     except (OSError, subprocess.SubprocessError) as error:
         return _refuse(f"{options.command[0]}: {error}")
     _say(f"started {engine}")
-    status = _watch(engine, wake, options.grace)
-    _kill_tree()
+    status = _watch(engine, wake, options.grace, shared_memory)
+    _kill_tree(shared_memory)
     return _tell(status)
 
 
@@ -61,6 +85,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, default=0, help="pid that must be the keeper's parent")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds between SIGTERM and SIGKILL")
+    parser.add_argument("--scratch", default="", help="the engine's temporary folder, removed at the end")
     parser.add_argument("command", nargs="+")
     return parser.parse_args(argv)
 
@@ -104,17 +129,19 @@ def _start(command: list[str]) -> int:
     return child.pid
 
 
-def _watch(engine: int, wake: int, grace_s: float) -> int:
+def _watch(engine: int, wake: int, grace_s: float, shared_memory: SharedMemory) -> int:
     """Returns the engine's wait status once it is over, or SIGKILL's when the tree has to go."""
     deadline = None
     stdin = sys.stdin.fileno()
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = LOOK_PERIOD_S if deadline is None else min(LOOK_PERIOD_S, max(0.0, deadline - time.monotonic()))
         readable = select.select([wake, stdin], [], [], left)[0]
+        shared_memory.look(_descendants(os.getpid()))
         status = _reap(engine)
         if status is not None:
             return status
-        if not readable or (stdin in readable and not os.read(stdin, 4096)):
+        is_overdue = deadline is not None and time.monotonic() >= deadline
+        if is_overdue or (stdin in readable and not os.read(stdin, 4096)):
             return int(signal.SIGKILL)
         if wake in readable and signal.SIGTERM in os.read(wake, 4096) and deadline is None:
             deadline = time.monotonic() + grace_s
@@ -136,11 +163,13 @@ def _reap(engine: int) -> int | None:
             found = status
 
 
-def _kill_tree() -> None:
+def _kill_tree(shared_memory: SharedMemory) -> None:
     """Kill and reap descendants until there is none: thanks to rule 1 the last ones are children."""
     deadline = time.monotonic() + KILL_DEADLINE_S
     while time.monotonic() < deadline:
-        for pid in _descendants(os.getpid()):
+        tree = _descendants(os.getpid())
+        shared_memory.look(tree)
+        for pid in tree:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         _reap(0)
@@ -171,6 +200,124 @@ def _parent(pid: str) -> int | None:
             return int(file.read().rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return None
+
+
+class SharedMemory:
+    """Files of /dev/shm that the engine's processes have used, made after the keeper's start by this user."""
+
+    def __init__(self) -> None:
+        self._before = set(_list(SHARED_MEMORY))
+        self.seen: set[str] = set()
+
+    def look(self, pids: Iterable[int]) -> None:
+        # Only its top level: what has a folder there, model weights perhaps, was put there by a person.
+        for path in _shared_memory_of(pids):
+            name = path.removeprefix(SHARED_MEMORY)
+            if "/" not in name and name not in self._before:
+                self.seen.add(path)
+
+    def remove_unused(self) -> None:
+        """Those that no process has mapped or open any more; an engine beside this one may share them."""
+        if not self.seen:
+            return
+        for path in self.seen - set(_shared_memory_of(int(entry) for entry in _list("/proc") if entry.isdigit())):
+            with contextlib.suppress(OSError):
+                if os.lstat(path).st_uid == os.getuid():
+                    os.unlink(path)
+
+
+def _shared_memory_of(pids: Iterable[int]) -> Iterator[str]:
+    for pid in pids:
+        yield from (path for path in (*_mapped(pid), *_opened(pid)) if path.startswith(SHARED_MEMORY))
+
+
+def _mapped(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            return [line[line.index(SHARED_MEMORY) :].rstrip("\n") for line in file if SHARED_MEMORY in line]
+    except OSError:
+        return []
+
+
+def _opened(pid: int) -> list[str]:
+    found = []
+    for descriptor in _list(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return found
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def locked_folder(path: str, *, make: bool = False) -> Iterator[None]:
+    """Holds the lock of a run folder, which may be removed at any time by another holder of it.
+
+    The lock is on the folder itself, and counts only if the folder still has its name once the lock is there. Raises
+    OSError: FileNotFoundError when it isn't there and `make` is off, PermissionError when it is another user's.
+    """
+    while True:
+        if make:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if make:
+                continue
+            raise
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_uid != os.getuid():
+                raise PermissionError(f"{path} is another user's; set HEKLA_RUN_DIR to a folder of your own")
+            if _is_named(descriptor, path):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def sweep(folder: str) -> None:
+    """Remove a run folder's files that nobody holds, and the folder itself when it is empty then.
+
+    Whoever makes and locks a file there holds the folder's lock meanwhile, so no file is removed under a new holder.
+    """
+    with contextlib.suppress(OSError), locked_folder(folder):
+        for name in _list(folder):
+            if RUN_FILES.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    _remove_unheld(os.path.join(folder, name))
+        os.rmdir(folder)
+
+
+def _remove_unheld(path: str) -> None:
+    """Raises BlockingIOError when it is held."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.isdir(path):
+            _remove_tree(path)
+        else:
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # it brings every compression library with it, and is needed once, at the end
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _tell(status: int) -> int:

@@ -78,7 +78,7 @@ class EngineSupervisor:
         self._tasks = TaskOwner(f"supervisor {self._launch.name}")
         self._life: asyncio.Task[None] | None = None
         self._cancelled = threading.Event()
-        self._claims = Claims(self._node.claims_dir)
+        self._claims = Claims(self._node.run_dir)
         self._log: LogFile | None = None
         self._lines = RecentLines()
         self._process: KeptProcess | None = None
@@ -142,7 +142,9 @@ class EngineSupervisor:
         self._log = LogFile(self._log_path())
         self._log.write(f"+ {' '.join(plan.argv)}\n".encode())
         env = {**self._node.environ, **plan.env}
-        self._process = await KeptProcess.start(plan.argv, env, TERM_GRACE_S, self._log.path.parent)
+        self._process = await KeptProcess.start(
+            plan.argv, env, TERM_GRACE_S, self._log.path.parent, scratch=self._claims.scratch()
+        )
         self._apply(Spawned(self._process.pid, f"http://{_in_url(site.node_ip)}:{site.port}", plan.kv_events))
         if self._state.phase in ENDED:
             self._process.kill()
@@ -168,7 +170,8 @@ class EngineSupervisor:
         port, *spare = self._claims.ports(1 + SPARE_PORTS, node.node_ip)
         whole_cores = self._launch.cpus >= 1 and self._launch.engine in ("vLLM", "SGLang") and not node.has_accelerator
         cores = self._claims.cores(core_threads(self._launch), node.cores) if whole_cores else ()
-        return Site(node.node_ip, port, tuple(spare), node.python, model, cores, node.has_accelerator)
+        scratch = str(self._claims.scratch().path)
+        return Site(node.node_ip, port, tuple(spare), node.python, model, cores, node.has_accelerator, scratch)
 
     def _log_path(self) -> Path:
         return self._node.log_dir.expanduser() / self._launch.namespace / f"{self._launch.name}.log"

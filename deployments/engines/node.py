@@ -14,6 +14,11 @@ from typing import Self
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/davinci_manager", "/dev/kfd", "/dev/dri/renderD128")
 
 
+def default_run_dir() -> Path:
+    """Where nobody names one: in the temporary folder of the machine, one per user."""
+    return Path(tempfile.gettempdir()) / f"hekla-run-{os.getuid()}"
+
+
 @dataclass(frozen=True)
 class NodeFacts:
     node_ip: str = "127.0.0.1"
@@ -22,8 +27,9 @@ class NodeFacts:
     cache_dir: Path = Path("~/.hekla/models")
     """Where models without a cache URI of their own go."""
     log_dir: Path = Path("~/.hekla/logs")
-    claims_dir: Path = Path("/tmp/hekla-claims")
-    """One per node and user: every supervisor must see the same files, whatever its home folder."""
+    run_dir: Path = field(default_factory=default_run_dir)
+    """Locks and engines' temporary folders: one per node and cluster, else per node and user; never in a home folder,
+    which nodes may share."""
     has_accelerator: bool = False
     cores: tuple[int, ...] = ()
     """CPU cores this process may run on."""
@@ -39,7 +45,7 @@ class NodeFacts:
             node_name=environ.get("HEKLA_NODE_NAME") or socket.gethostname(),
             cache_dir=Path(cache).expanduser().absolute() if cache else home / "models",
             log_dir=home / "logs",
-            claims_dir=Path(tempfile.gettempdir()) / f"hekla-claims-{os.getuid()}",
+            run_dir=Path(environ["HEKLA_RUN_DIR"]).absolute() if environ.get("HEKLA_RUN_DIR") else default_run_dir(),
             has_accelerator=any(Path(name).exists() for name in DEVICE_FILES),
             cores=tuple(sorted(os.sched_getaffinity(0))),
             environ=dict(environ),

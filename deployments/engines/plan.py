@@ -25,6 +25,8 @@ class Site:
     cores: tuple[int, ...] = ()
     """CPU cores that are this engine's alone; empty: none could be claimed."""
     has_accelerator: bool = False
+    scratch: str = ""
+    """The engine's own temporary folder, gone when it is; empty: the machine's."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hekla.deployments import keeper
+from hekla.deployments.engines.claims import Scratch
 from hekla.platform.base.errors import Permanent
 
 OUTPUT_CHUNK_BYTES = 65536
@@ -36,9 +37,12 @@ class KeptProcess:
         """The engine's own process id."""
 
     @classmethod
-    async def start(cls, argv: Sequence[str], env: Mapping[str, str], grace_s: float, cwd: Path) -> KeptProcess:
-        """Raises Permanent when the program can't be run."""
-        arguments = ("--parent", str(os.getpid()), "--grace", str(grace_s), "--", *argv)
+    async def start(
+        cls, argv: Sequence[str], env: Mapping[str, str], grace_s: float, cwd: Path, *, scratch: Scratch | None = None
+    ) -> KeptProcess:
+        """The keeper removes `scratch` at the end. Raises Permanent when the program can't be run."""
+        removed = ("--scratch", str(scratch.path)) if scratch else ()
+        arguments = ("--parent", str(os.getpid()), "--grace", str(grace_s), *removed, "--", *argv)
         # From this thread, not a helper: the keeper's parent-death signal comes when the thread that forked it ends.
         process = cls(
             subprocess.Popen(  # noqa: ASYNC220
@@ -49,6 +53,7 @@ class KeptProcess:
                 bufsize=0,
                 env=dict(env),
                 cwd=cwd,
+                pass_fds=(scratch.lock,) if scratch else (),
                 start_new_session=True,
             )
         )

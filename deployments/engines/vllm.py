@@ -46,6 +46,8 @@ def _uses_nixl(config: dict[str, object]) -> bool:
 
 def _env(launch: EngineLaunch, site: Site, args: list[str]) -> dict[str, str]:
     env = {**group_env(launch, site), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if site.scratch:
+        env["VLLM_RPC_BASE_PATH"] = site.scratch
     if site.model:
         env["HF_HUB_OFFLINE"] = "1"
     if _uses_nixl(json_flag(args, KV_TRANSFER)):

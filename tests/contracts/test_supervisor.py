@@ -55,7 +55,7 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         "command": [sys.executable, str(script), "--port", "8000"],
     }  # fmt: skip
     node = NodeFacts(
-        node_name="here", cache_dir=tmp_path / "cache", log_dir=tmp_path / "logs", claims_dir=tmp_path / "claims"
+        node_name="here", cache_dir=tmp_path / "cache", log_dir=tmp_path / "logs", run_dir=tmp_path / "run"
     )
 
     def build() -> Supervisor:

@@ -47,7 +47,7 @@ def node(tmp_path: Path) -> NodeFacts:
         node_name="here",
         cache_dir=tmp_path / "cache",
         log_dir=tmp_path / "logs",
-        claims_dir=tmp_path / "claims",
+        run_dir=tmp_path / "run",
         environ={"PATH": os.environ["PATH"]},
     )
 
@@ -206,7 +206,7 @@ from hekla.deployments.engines.node import NodeFacts
 from hekla.deployments.supervisor import EngineSupervisor
 async def main():
     here = pathlib.Path({str(tmp_path)!r})
-    node = NodeFacts(cache_dir=here, log_dir=here, claims_dir=here)
+    node = NodeFacts(cache_dir=here, log_dir=here, run_dir=here)
     launch = {{"name": "e", "engine": "Command", "command": ["sh", "-c", "sleep 600 & sleep 600"]}}
     supervisor = EngineSupervisor(launch, node)
     await supervisor.start()
