@@ -27,6 +27,7 @@ import os
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -46,8 +47,14 @@ REFUSED = 127
 
 SHARED_MEMORY = "/dev/shm/"
 
-LOOK_PERIOD_S = 2.0
-"""How often the tree's shared memory is looked up: afterwards nobody can tell whose a file was."""
+LOOK_PERIOD_S = 5.0
+"""The tree's shared memory is looked up when a file appears there, and this often: afterwards nobody can tell whose it
+was. Often enough for a machine that has no inotify left."""
+
+LOOK_PAUSE_S = 0.05
+"""Between two lookups: one costs some milliseconds, and files may appear in crowds."""
+
+IN_CREATE = 0x100
 
 RUN_FILES = re.compile(r"(core|port)-\d+|e-\w+")
 """What a run folder holds: claims of cores and ports, and engines' temporary folders. Nothing else is ever removed."""
@@ -135,7 +142,9 @@ def _watch(engine: int, wake: int, grace_s: float, shared_memory: SharedMemory) 
     stdin = sys.stdin.fileno()
     while True:
         left = LOOK_PERIOD_S if deadline is None else min(LOOK_PERIOD_S, max(0.0, deadline - time.monotonic()))
-        readable = select.select([wake, stdin], [], [], left)[0]
+        readable = select.select([wake, stdin, *shared_memory.news], [], [], left)[0]
+        if not set(readable).isdisjoint(shared_memory.news):
+            time.sleep(LOOK_PAUSE_S)
         shared_memory.look(_descendants(os.getpid()))
         status = _reap(engine)
         if status is not None:
@@ -203,47 +212,77 @@ def _parent(pid: str) -> int | None:
 
 
 class SharedMemory:
-    """Files of /dev/shm that the engine's processes have used, made after the keeper's start by this user."""
+    """Files of /dev/shm that the engine's processes have used, made after the keeper's start by this user.
+
+    They are known by inode: a semaphore is made under another name than the one it gets.
+    """
 
     def __init__(self) -> None:
-        self._before = set(_list(SHARED_MEMORY))
-        self.seen: set[str] = set()
+        self.news = _told_of_new_files(SHARED_MEMORY)
+        """At most one descriptor, readable when a file has appeared since the last look."""
+        self._before = set(_shared_files())
+        self._seen: set[tuple[str, int]] = set()
 
     def look(self, pids: Iterable[int]) -> None:
-        # Only its top level: what has a folder there, model weights perhaps, was put there by a person.
-        for path in _shared_memory_of(pids):
-            name = path.removeprefix(SHARED_MEMORY)
-            if "/" not in name and name not in self._before:
-                self.seen.add(path)
+        """Remember what these processes use now."""
+        for descriptor in self.news:
+            with contextlib.suppress(BlockingIOError):
+                os.read(descriptor, 65536)
+        if used := _inodes_used_by(pids):
+            self._seen |= {file for file in _shared_files() if file[1] in used} - self._before
 
     def remove_unused(self) -> None:
         """Those that no process has mapped or open any more; an engine beside this one may share them."""
-        if not self.seen:
+        left = self._seen.intersection(_shared_files())
+        if not left:
             return
-        for path in self.seen - set(_shared_memory_of(int(entry) for entry in _list("/proc") if entry.isdigit())):
+        used = _inodes_used_by(int(entry) for entry in _list("/proc") if entry.isdigit())
+        for path in (path for path, inode in left if inode not in used):
             with contextlib.suppress(OSError):
-                if os.lstat(path).st_uid == os.getuid():
-                    os.unlink(path)
+                os.unlink(path)
 
 
-def _shared_memory_of(pids: Iterable[int]) -> Iterator[str]:
-    for pid in pids:
-        yield from (path for path in (*_mapped(pid), *_opened(pid)) if path.startswith(SHARED_MEMORY))
+def _told_of_new_files(folder: str) -> list[int]:
+    """inotify(7); empty where the user's share of it is used up."""
+    libc = ctypes.CDLL(None)
+    descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor >= 0 and libc.inotify_add_watch(descriptor, folder.encode(), IN_CREATE) < 0:
+        os.close(descriptor)
+        return []
+    return [descriptor] if descriptor >= 0 else []
 
 
-def _mapped(pid: int) -> list[str]:
+def _shared_files() -> list[tuple[str, int]]:
+    """Path and inode of this user's; not of folders: what has one there was put there by a person."""
+    found = []
+    for name in _list(SHARED_MEMORY):
+        with contextlib.suppress(OSError):
+            status = os.lstat(SHARED_MEMORY + name)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid():
+                found.append((SHARED_MEMORY + name, status.st_ino))
+    return found
+
+
+def _inodes_used_by(pids: Iterable[int]) -> set[int]:
+    return {inode for pid in pids for inode in (*_mapped(pid), *_opened(pid))}
+
+
+def _mapped(pid: int) -> list[int]:
     try:
         with open(f"/proc/{pid}/maps", errors="replace") as file:
-            return [line[line.index(SHARED_MEMORY) :].rstrip("\n") for line in file if SHARED_MEMORY in line]
-    except OSError:
+            # address, rights, offset, device, inode, path
+            return [int(line.split(maxsplit=5)[4]) for line in file if SHARED_MEMORY in line]
+    except (OSError, ValueError):
         return []
 
 
-def _opened(pid: int) -> list[str]:
+def _opened(pid: int) -> list[int]:
     found = []
     for descriptor in _list(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{descriptor}"
         with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+            if os.readlink(path).startswith(SHARED_MEMORY):
+                found.append(os.stat(path).st_ino)
     return found
 
 
@@ -263,7 +302,9 @@ def locked_folder(path: str, *, make: bool = False) -> Iterator[None]:
     """
     while True:
         if make:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            # It says so also when the folder was there and is removed just now.
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(path, mode=0o700)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
