@@ -10,6 +10,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 
+from hekla.deployments.engines.flags import is_flag
 from hekla.deployments.launch import EngineType
 
 _MODULES: dict[EngineType, str] = {
@@ -76,8 +77,8 @@ def flag_values(args: list[str], names: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for index, arg in enumerate(args):
         name, has_value, value = arg.partition("=")
-        if arg.startswith("--") and _canonical(name) in names:
-            following = itertools.takewhile(lambda word: not word.startswith("--"), args[index + 1 :])
+        if is_flag(arg) and _canonical(name) in names:
+            following = itertools.takewhile(lambda word: not is_flag(word), args[index + 1 :])
             found = [value] if has_value else list(following)
     return found
 
@@ -93,7 +94,7 @@ def without_flags(args: list[str], names: tuple[str, ...]) -> list[str]:
     skipping = False
     for arg in args:
         name, has_value, _ = arg.partition("=")
-        if arg.startswith("--"):
+        if is_flag(arg):
             skipping = _canonical(name) in names and not has_value
             if _canonical(name) in names:
                 continue

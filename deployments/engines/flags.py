@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+_FLAG = re.compile(r"--?[A-Za-z]")
+
+
+def is_flag(word: str) -> bool:
+    """True for `--flag`, `--flag=value` and `-tp`; not for a negative number, a lone dash or JSON."""
+    return _FLAG.match(word) is not None
 
 
 def with_flag(args: list[str], name: str, value: str) -> list[str]:
@@ -14,6 +22,15 @@ def with_flag(args: list[str], name: str, value: str) -> list[str]:
 def with_default(args: list[str], name: str, value: str) -> list[str]:
     """The arguments, with the flag added unless they give it."""
     return args if has_flag(args, name) else [*args, name, value]
+
+
+def taken_apart(args: list[str], name: str) -> tuple[list[str], list[str]]:
+    """The last value of a single-valued flag (none: empty), and the arguments without the flag."""
+    found: list[str] = []
+    for index, arg in enumerate(args):
+        if _name(arg) == name:
+            found = [arg.partition("=")[2]] if "=" in arg else args[index + 1 : index + 2]
+    return found, _without(args, name)
 
 
 def has_flag(args: list[str], name: str) -> bool:
@@ -36,14 +53,15 @@ def json_flag(args: list[str], name: str) -> dict[str, Any]:
 def _without(args: list[str], name: str) -> list[str]:
     kept, skip = [], False
     for arg in args:
-        if skip:
+        if skip and not is_flag(arg):
             skip = False
         elif _name(arg) == name:
             skip = "=" not in arg
         else:
+            skip = False
             kept.append(arg)
     return kept
 
 
 def _name(arg: str) -> str:
-    return arg.partition("=")[0].replace("_", "-") if arg.startswith("--") else arg
+    return arg.partition("=")[0].replace("_", "-") if is_flag(arg) else arg

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
-from hekla.deployments.engines.flags import json_flag, with_default, with_flag
+from hekla.deployments.engines.flags import has_flag, json_flag, taken_apart, with_default, with_flag
 from hekla.deployments.engines.kv_events import with_own_endpoint
 from hekla.deployments.engines.plan import Plan, Site, core_threads, group_env
 from hekla.deployments.launch import EngineLaunch
 
 MODULE = "vllm.entrypoints.openai.api_server"
+SERVE = ("vllm.entrypoints.cli.main", "serve")
+"""`vllm serve`: slower to start, and the only form that knows of engines without an HTTP server."""
+
+SERVE_FLAGS = ("--headless", "--api-server-count", "-asc")
 KV_TRANSFER = "--kv-transfer-config"
 
 CPU_KV_CACHE_GIB = "1"
@@ -28,7 +32,16 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
     args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
     args = with_default(args, "--disable-access-log-for-endpoints", POLLED_PAGES)
     args, kv_events = with_own_endpoint(_kv_transfer_on(site, args), site)
-    return Plan([site.python, "-m", MODULE, *args], _env(launch, site, args), kv_events)
+    return Plan([site.python, "-m", *_program(args)], _env(launch, site, args), kv_events)
+
+
+def _program(args: list[str]) -> list[str]:
+    """The module and its arguments: `MODULE` passes over `--headless` and would start a second entry."""
+    if not any(has_flag(args, flag) for flag in SERVE_FLAGS):
+        return [MODULE, *args]
+    # Its model is the first word, not a flag's value.
+    model, rest = taken_apart(args, "--model")
+    return [*SERVE, *model, *rest]
 
 
 def _kv_transfer_on(site: Site, args: list[str]) -> list[str]:

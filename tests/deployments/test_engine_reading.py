@@ -144,3 +144,54 @@ def test_flags_are_found_and_removed_in_every_spelling() -> None:
     assert flag_value(args, ("--b",)) == "2"
     assert flag_value(args, ("--flag",)) == ""
     assert kv_role(["--kv-transfer-config", "not json"]) == ""
+
+
+MODEL = ("--model",)
+
+
+@pytest.mark.parametrize(
+    ("args", "rest"),
+    [
+        (["--model", "a", "-tp", "2"], ["-tp", "2"]),
+        (["-tp", "2", "--model", "a", "-O3"], ["-tp", "2", "-O3"]),
+        (["--model=a", "-tp=2", "--seed", "-1"], ["-tp=2", "--seed", "-1"]),
+        (["--model", "a", "--enforce-eager", "-dp", "2"], ["--enforce-eager", "-dp", "2"]),
+        (["--seed", "-1", "--model", "a"], ["--seed", "-1"]),
+        (["--temperature", "-0.5", "--model=a"], ["--temperature", "-0.5"]),
+        (["--model", "a", "--x", '{"a": "--b"}'], ["--x", '{"a": "--b"}']),
+        (["--x", "-", "--model", "a"], ["--x", "-"]),
+        (["--model", "a", "--model=b", "-q"], ["-q"]),
+        (["--model-x", "a"], ["--model-x", "a"]),
+    ],
+)
+def test_a_flag_is_removed_with_its_values_and_nothing_else(args: list[str], rest: list[str]) -> None:
+    assert without_flags(args, MODEL) == rest
+
+
+@pytest.mark.parametrize(
+    ("args", "values"),
+    [
+        (["--x", "a", "-tp", "2"], ["a"]),
+        (["--x", "-1"], ["-1"]),
+        (["--x=-1", "y"], ["-1"]),
+        (["--x", "-.5", "-1e3"], ["-.5", "-1e3"]),
+        (["--x", '{"a": -1}', "--y"], ['{"a": -1}']),
+        (["--x", "--y"], []),
+        (["--x"], []),
+        (["--x="], [""]),
+        (["-x", "1"], []),
+        (["--x", "1", "--x", "2"], ["2"]),
+    ],
+)
+def test_the_values_of_a_flag_end_at_the_next_flag(args: list[str], values: list[str]) -> None:
+    assert flag_values(args, ("--x",)) == values
+
+
+def test_short_flags_have_values_too() -> None:
+    assert flag_value(["--model", "a", "-tp", "2"], ("--tensor-parallel-size", "-tp")) == "2"
+    assert without_flags(["-tp", "2", "-pp", "3"], ("-tp",)) == ["-pp", "3"]
+
+
+def test_short_flags_after_the_model_reach_the_engine() -> None:
+    launch = read({"command": ["vllm", "serve", "hf://a/b", "-tp", "2", "--seed", "-1"]}).launch
+    assert (launch.model_uri, launch.args) == ("hf://a/b", ["-tp", "2", "--seed", "-1"])

@@ -146,3 +146,47 @@ def test_sglang_speaks_its_own_flags() -> None:
     assert value(plan, "--disaggregation-mode") == "prefill"
     assert value(plan, "--disaggregation-bootstrap-port") == "21001"
     assert "--enable-metrics" in plan.argv
+
+
+GROUP = ["--nnodes", "2", "--node-rank", "1", "--master-addr", "10.0.0.1", "--headless"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model_uri": "hf://a/b", "args": GROUP},
+        {"command": ["vllm", "serve", "hf://a/b", *GROUP]},
+        {"command": ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "hf://a/b", *GROUP]},
+    ],
+)
+def test_a_headless_vllm_worker_is_started_by_the_program_that_knows_headless(given: dict[str, Any]) -> None:
+    plan = planned(role="worker", worker_index=1, group_size=2, **given)
+    assert plan.argv[:5] == ["python", "-m", "vllm.entrypoints.cli.main", "serve", "/cache/abc"]
+    assert "--model" not in plan.argv
+    assert (value(plan, "--node-rank"), value(plan, "--master-addr")) == ("1", "10.0.0.1")
+    assert "--headless" in plan.argv
+
+
+def test_a_hub_id_of_a_headless_worker_is_its_first_word_too() -> None:
+    bare = Site("10.0.0.7", 21000, (1, 2, 3), "python", "")
+    assert planned(bare, args=["--model", "org/name", "--headless"]).argv[3:5] == ["serve", "org/name"]
+    assert planned(bare, args=["--headless"]).argv[3:5] == ["serve", "--headless"]
+
+
+def test_what_a_manifest_says_of_speed_on_cpu_is_passed_on_and_nothing_is_forced() -> None:
+    given = ["--enforce-eager", "-O1", "--dtype=bfloat16", "-tp", "2", "--seed", "-1", "--no-enable-prefix-caching"]
+    argv = planned(model_uri="hf://a/b", args=given).argv
+    assert [word for word in argv if word in given] == given
+    assert not {"--enforce-eager", "--dtype"} & set(planned(model_uri="hf://a/b").argv)
+
+
+def test_a_bare_flag_before_one_that_is_replaced_is_kept() -> None:
+    assert "--enforce-eager" in planned(args=["--port", "--enforce-eager"]).argv
+
+
+def test_an_engine_gets_a_temporary_folder_of_its_own_unless_the_manifest_names_one() -> None:
+    site = Site("10.0.0.7", 21000, (1, 2, 3), "python", "", scratch="/run/e-1")
+    plan = planned(site)
+    assert (plan.env["TMPDIR"], plan.env["VLLM_RPC_BASE_PATH"]) == ("/run/e-1", "/run/e-1")
+    assert planned(site, engine="Command", command=["x"]).env["TMPDIR"] == "/run/e-1"
+    assert planned(site, env={"TMPDIR": "/scratch"}).env["TMPDIR"] == "/scratch"
