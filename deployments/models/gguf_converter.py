@@ -9,8 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+VERSIONS = (2, 3)
+
 
 def main(source: Path, into: Path) -> None:
+    _check_version(source)  # first: the libraries take seconds to load
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -28,6 +31,13 @@ def main(source: Path, into: Path) -> None:
     for path in into.iterdir():
         path.chmod(0o644)
     _say("saved")
+
+
+def _check_version(source: Path) -> None:
+    with source.open("rb") as file:
+        field = file.read(8)[4:]
+    if not any(int.from_bytes(field, order) in VERSIONS for order in ("little", "big")):
+        sys.exit(f"{source} has GGUF version {int.from_bytes(field, 'little')}; allowed: {VERSIONS}")
 
 
 def _say(stage: str) -> None:

@@ -24,10 +24,15 @@ def test_a_file_in_a_package_that_cannot_be_imported_is_found(package: str) -> N
     assert path.is_file()
 
 
-def test_a_broken_file_is_a_permanent_error_with_the_converters_last_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "reason"), [(0, "has GGUF version 0; allowed"), pytest.param(3, ".", marks=pytest.mark.vllm)]
+)
+def test_a_broken_file_is_a_permanent_error_with_the_converters_last_words(
+    tmp_path: Path, version: int, reason: str
+) -> None:
     broken = tmp_path / "broken.gguf"
-    broken.write_bytes(b"GGUF" + b"\x00" * 64)
-    with pytest.raises(Permanent, match="the conversion failed: "):
+    broken.write_bytes(b"GGUF" + version.to_bytes(4, "little") + b"\x00" * 60)
+    with pytest.raises(Permanent, match=f"the conversion failed: .*{reason}"):
         fetch(f"gguf://{broken}", tmp_path / "cache", dict(os.environ), lambda progress, detail: None)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix == ".log"]
 
