@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Make = Callable[..., Any]
@@ -37,6 +37,12 @@ def server(serve: Make) -> Any:
 @pytest.fixture(scope="module")
 def client(server: Any) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def connection(server: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=20) as made:
+        yield made
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:
@@ -311,18 +317,18 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(
     path=st.sampled_from(["chat/completions", "completions", "messages", "responses"]),
     changes=st.dictionaries(st.sampled_from(KEYS), ANY_JSON, min_size=1, max_size=3),
 )
-def test_no_body_whatever_is_answered_with_500(server: Any, path: str, changes: dict[str, Any]) -> None:
+def test_no_body_whatever_is_answered_with_500(connection: httpx.Client, path: str, changes: dict[str, Any]) -> None:
     body = {"messages": HELLO, "prompt": "x", "input": "x", "max_tokens": 2} | changes
     try:
         content = json.dumps(body).encode()
     except UnicodeEncodeError:
         return
-    answer = httpx.post(f"{server.url}/v1/{path}", content=content, timeout=20)
+    answer = connection.post(f"/v1/{path}", content=content)
     assert answer.status_code in (200, 400, 404)
 
 

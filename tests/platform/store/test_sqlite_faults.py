@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ from hekla.platform.store.sqlite import SqliteStore
 def tell(*words):
     print(*words, flush=True)
 
+sys.stdin.readline()
 store = SqliteStore(sys.argv[1], SystemClock(), SystemIds())
 """
 
@@ -94,7 +95,8 @@ sys.stdin.read()
 
 
 @contextmanager
-def child(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+def child(program: str, path: Path, *, begins: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """A process with the store at `path`. One that doesn't begin has done its imports when `begin` is called."""
     command = [sys.executable, "-c", textwrap.dedent(PRELUDE) + program, str(path)]
     # No environment of ours is needed: the child imports what this process would.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -102,9 +104,17 @@ def child(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
+            if begins:
+                begin(process)
             yield process
         finally:
             process.kill()
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def open_store(path: Path) -> SqliteStore:
@@ -125,8 +135,11 @@ def read_line(process: subprocess.Popen[str]) -> list[str]:
 def test_nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_half_done(tmp_path: Path) -> None:
     path, chance = tmp_path / "store.db", random.Random(SEED)
     number = version = 0
-    for life in range(KILLS):
-        with child(WRITER, path) as writer:
+    with ExitStack() as children:
+        coming = children.enter_context(child(WRITER, path, begins=False))
+        for life in range(KILLS):
+            writer, coming = coming, children.enter_context(child(WRITER, path, begins=False))
+            begin(writer)
             assert writer.stdout is not None
             word, *start = read_line(writer)
             assert word == "start"
@@ -138,7 +151,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_half_done(tmp_pat
             writer.send_signal(signal.SIGKILL)
             acknowledged += [line.split() for line in writer.stdout.read().splitlines()]
             writer.wait()
-        number, version = _check_after_kill(path, acknowledged, number, version)
+            number, version = _check_after_kill(path, acknowledged, number, version)
     assert number > KILLS
 
 
