@@ -60,6 +60,8 @@ def test_ports_are_free_and_different(tmp_path: Path) -> None:
 def test_a_port_that_somebody_listens_on_is_not_taken(tmp_path: Path) -> None:
     (port,) = Claims(tmp_path / "a").ports(1, HOST)
     with socket.socket() as listener:
+        # As servers do: another test's connections to an engine on this port may have only just ended.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen()
         assert Claims(tmp_path / "b").ports(1, HOST, preferred=port) != (port,)
