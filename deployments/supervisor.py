@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from hekla.deployments.commands import model_to_fetch, plan_process, understood
 from hekla.deployments.engines.claims import Claims
 from hekla.deployments.engines.lifecycle import (
     ENDED,
+    Alive,
     Broken,
     Do,
     DrainAsked,
     Event,
     Exited,
+    FetchFailed,
     Fetching,
     Healthy,
     Limits,
@@ -39,11 +42,11 @@ from hekla.deployments.engines.node import NodeFacts
 from hekla.deployments.engines.plan import Site, core_threads
 from hekla.deployments.engines.probe import EngineProbe, ProbeFailed
 from hekla.deployments.engines.process import KeptProcess
-from hekla.deployments.launch import EngineLaunch, EngineReport
-from hekla.deployments.models.fetch import cache_folder, fetch
-from hekla.deployments.models.source import FetchCancelled
+from hekla.deployments.launch import EngineLaunch, EngineReport, EngineType
+from hekla.deployments.models.fetch import SOURCES, cache_folder, fetch
+from hekla.deployments.models.source import FetchCancelled, Source
 from hekla.platform.base.clock import Clock, SystemClock
-from hekla.platform.base.errors import HeklaError
+from hekla.platform.base.errors import HeklaError, Temporary
 from hekla.platform.base.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,10 @@ IDLE_PERIOD_S = 0.25
 IDLE_READINGS = 2
 """A drained engine counts as idle after this many readings in a row: requests may still be on their way to it."""
 
+WORKER_SETTLED_S: dict[EngineType, float] = {"vLLM": 60.0, "SGLang": 60.0}
+"""An engine's worker dies in its first seconds, if it dies: importing takes some 10 s, the weights longer. Others: 5 s."""
+WORKER_SETTLED_DEFAULT_S = 5.0
+
 MODELS_EVERY_PROBES = 5
 """How often, in health probes, the list of models is read again: LoRA adapters come and go."""
 
@@ -67,17 +74,28 @@ MODELS_EVERY_PROBES = 5
 class EngineSupervisor:
     """See the contract at the end of `hekla/deployments/launch.py`; `tests/contracts/test_supervisor.py` is it in full."""
 
-    def __init__(self, launch: dict[str, Any], node: NodeFacts | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        launch: dict[str, Any],
+        node: NodeFacts | None = None,
+        clock: Clock | None = None,
+        *,
+        sources: Mapping[str, Source] = SOURCES,
+    ) -> None:
         self._launch = understood(EngineLaunch.model_validate(launch))
         # The one place where the environment is read: an actor has no other way to tell where it runs.
         self._node = node or NodeFacts.read(os.environ)
         self._clock = clock or SystemClock()
-        self._state = State(Limits(self._launch.startup_timeout_s, self._launch.health_failures_max))
+        self._sources = sources
+        settled_s = WORKER_SETTLED_S.get(self._launch.engine, WORKER_SETTLED_DEFAULT_S)
+        self._state = State(Limits(self._launch.startup_timeout_s, self._launch.health_failures_max, settled_s))
         self._version = 1
         self._changed = asyncio.Event()
         self._tasks = TaskOwner(f"supervisor {self._launch.name}")
         self._life: asyncio.Task[None] | None = None
         self._cancelled = threading.Event()
+        self._unwanted = asyncio.Event()
+        """Set with `_cancelled`, for those who wait in the loop."""
         self._claims = Claims(self._node.run_dir)
         self._log: LogFile | None = None
         self._lines = RecentLines()
@@ -163,7 +181,21 @@ class EngineSupervisor:
 
         env = {**self._node.environ, **self._launch.env}
         folder = cache_folder(self._launch.cache_uri, self._node.cache_dir, env)
-        return str(await asyncio.to_thread(functools.partial(fetch, uri, folder, env, tell)))
+        attempt = functools.partial(fetch, uri, folder, env, tell, sources=self._sources)
+        while True:
+            try:
+                return str(await asyncio.to_thread(attempt))
+            except Temporary as failure:
+                self._apply(FetchFailed(str(failure), failure.delay_s))
+            await self._pause(self._state.fetch_again_in_s)
+            if self._unwanted.is_set():
+                raise FetchCancelled(uri)
+
+    async def _pause(self, seconds: float) -> None:
+        """Returns after `seconds`, or when the engine is not wanted any more."""
+        async with TaskOwner(self._tasks.name) as tasks:
+            waits = [tasks.spawn(self._clock.sleep(seconds), "pause"), tasks.spawn(self._unwanted.wait(), "unwanted")]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
 
     def _site(self, model: str) -> Site:
         node = self._node
@@ -197,8 +229,7 @@ class EngineSupervisor:
 
     async def _watch_health(self, probe: EngineProbe) -> None:
         if self._launch.role == "worker":
-            # Workers of a group serve no HTTP: while its process lives a worker is healthy.
-            self._apply(Healthy(()))
+            await self._watch_worker()
             return
         rounds = 0
         while self._state.phase not in ENDED:
@@ -211,6 +242,12 @@ class EngineSupervisor:
                 rounds += 1
             loading = self._state.phase == "Loading"
             await self._clock.sleep(STARTUP_PROBE_PERIOD_S if loading else self._launch.health_period_s)
+
+    async def _watch_worker(self) -> None:
+        """Workers of a group serve no HTTP: once it has its weights a worker is healthy while its process lives."""
+        while self._state.phase == "Loading":
+            self._apply(Alive())
+            await self._clock.sleep(STARTUP_PROBE_PERIOD_S)
 
     async def _tell_healthy(self, probe: EngineProbe, rounds: int) -> None:
         if rounds % MODELS_EVERY_PROBES:
@@ -232,15 +269,19 @@ class EngineSupervisor:
 
     async def _ended(self) -> None:
         """Returns when nothing of the engine is left."""
-        self._cancelled.set()
+        self._give_up_fetch()
         if self._life is not None:
             await self._gone.wait()
+
+    def _give_up_fetch(self) -> None:
+        self._cancelled.set()
+        self._unwanted.set()
 
     def _apply(self, event: Event) -> None:
         before = self._report()
         self._state, todo = advance(self._state, event, self._clock.monotonic())
         if self._state.phase in ENDED:
-            self._cancelled.set()
+            self._give_up_fetch()
         if Do.KILL in todo and self._process is not None:
             self._process.kill()
         if self._report() != before:

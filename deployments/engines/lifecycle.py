@@ -22,6 +22,14 @@ LEGAL: dict[Phase, frozenset[Phase]] = {
 }
 ENDED: frozenset[Phase] = frozenset({"Failed", "Stopped"})
 
+FETCH_ATTEMPTS_MAX = 6
+FETCH_PAUSE_S = 15.0
+"""Before the second attempt; each further pause is twice as long. All six take about eight minutes."""
+FETCH_PAUSE_MAX_S = 300.0
+
+WEIGHTS_LOADED = 0.5
+"""Progress from which on the engine has its weights (see the milestones in `log_reading.py`)."""
+
 
 class Do(Enum):
     """What the supervisor has to do."""
@@ -36,6 +44,14 @@ class Fetching:
 
     progress: float
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class FetchFailed:
+    """The weights can't be had now; `delay_s` is the earliest sensible retry, None if unknown."""
+
+    reason: str
+    delay_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,11 @@ class Loaded:
 class Healthy:
     models: tuple[str, ...]
     max_model_len: int = 0
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A process that serves no HTTP, a group's worker, still runs."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +111,17 @@ class StopAsked:
     pass
 
 
-Event = Fetching | Spawned | Loaded | Healthy | Unhealthy | Exited | Broken | DrainAsked | StopAsked
+Event = (
+    Fetching | FetchFailed | Spawned | Loaded | Healthy | Alive | Unhealthy | Exited | Broken | DrainAsked | StopAsked
+)
 
 
 @dataclass(frozen=True)
 class Limits:
     startup_timeout_s: float
     health_failures_max: int
+    settled_s: float = 0.0
+    """A worker whose log doesn't say that it has its weights is taken for ready after this long."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,9 @@ class State:
     spawned_at: float = 0.0
     failures: int = field(default=0, compare=False)
     """Failed probes in a row."""
+    fetch_failures: int = 0
+    fetch_again_in_s: float = 0.0
+    """The pause before the next attempt, after a failed one."""
 
 
 class IllegalTransition(AssertionError):
@@ -128,6 +156,8 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
     match event:
         case Fetching():
             return _fetching(state, event), ()
+        case FetchFailed():
+            return _fetch_failed(state, event)
         case Spawned():
             if state.phase not in ("Starting", "Fetching"):
                 return state, ()
@@ -137,6 +167,9 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
             return _loading(state, event), ()
         case Healthy():
             return _healthy(state, event), ()
+        case Alive():
+            has_weights = state.progress >= WEIGHTS_LOADED or now - state.spawned_at >= state.limits.settled_s
+            return (_healthy(state, Healthy(())) if has_weights else state), ()
         case Unhealthy():
             return _unhealthy(state, event, now)
         case Exited():
@@ -153,6 +186,17 @@ def _fetching(state: State, event: Fetching) -> State:
         return state
     moved = state if state.phase == "Fetching" else _to(state, "Fetching", "")
     return replace(moved, progress=round(min(1.0, max(0.0, event.progress)), 3), message=event.detail)
+
+
+def _fetch_failed(state: State, event: FetchFailed) -> tuple[State, tuple[Do, ...]]:
+    if state.phase not in ("Starting", "Fetching"):
+        return state, ()
+    failures = state.fetch_failures + 1
+    if failures >= FETCH_ATTEMPTS_MAX:
+        return _to(state, "Failed", f"{event.reason} ({failures} attempts)"), (Do.KILL,)
+    pause = min(FETCH_PAUSE_MAX_S, max(FETCH_PAUSE_S * 2 ** (failures - 1), event.delay_s or 0.0))
+    detail = f"{event.reason}; attempt {failures + 1} of {FETCH_ATTEMPTS_MAX} in {pause:g} s"
+    return replace(_fetching(state, Fetching(0.0, detail)), fetch_failures=failures, fetch_again_in_s=pause), ()
 
 
 def _loading(state: State, event: Loaded) -> State:

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from hekla.deployments.engines.lifecycle import (
     ENDED,
+    FETCH_ATTEMPTS_MAX,
     LEGAL,
+    Alive,
     Broken,
     Do,
     DrainAsked,
     Event,
     Exited,
+    FetchFailed,
     Fetching,
     Healthy,
     Limits,
@@ -33,7 +36,7 @@ LIMITS = Limits(startup_timeout_s=60.0, health_failures_max=3)
 SPAWNED = Spawned(42, "http://127.0.0.1:1")
 EVENTS: list[Event] = [
     Fetching(0.5), SPAWNED, Loaded(0.3, "loading weights"), Healthy(("m",), 128), Unhealthy("503"),
-    Exited("exited with code 1"), Broken("no disk"), DrainAsked(), StopAsked(),
+    FetchFailed("no network"), Alive(), Exited("exited with code 1"), Broken("no disk"), DrainAsked(), StopAsked(),
 ]  # fmt: skip
 
 
@@ -120,3 +123,30 @@ def test_every_order_of_events_is_legal_and_ends_are_final(events: list[Event]) 
 
 def test_the_table_names_every_phase_after_pending() -> None:
     assert set(LEGAL) == set(get_args(Phase)) - {"Pending"}
+
+
+def test_a_fetch_that_may_work_later_is_tried_again_with_growing_pauses_and_fails_in_the_end() -> None:
+    state, pauses = State(LIMITS), []
+    for _ in range(FETCH_ATTEMPTS_MAX - 1):
+        state, todo = advance(state, FetchFailed("no network", 5.0), 0.0)
+        assert (state.phase, todo) == ("Fetching", ())
+        pauses.append(state.fetch_again_in_s)
+    assert pauses == [15, 30, 60, 120, 240]
+    assert state.message == "no network; attempt 6 of 6 in 240 s"
+    state, todo = advance(state, FetchFailed("no network"), 0.0)
+    assert (state.phase, state.message, todo) == ("Failed", "no network (6 attempts)", (Do.KILL,))
+
+
+def test_a_source_that_asks_for_a_longer_pause_gets_it_up_to_a_limit() -> None:
+    assert lived(FetchFailed("busy", 40.0))[0].fetch_again_in_s == 40
+    assert lived(FetchFailed("busy", 1e6))[0].fetch_again_in_s == 300
+
+
+def test_a_worker_is_ready_when_it_has_its_weights_or_has_lived_long_enough() -> None:
+    born, _ = advance(State(Limits(60.0, 3, settled_s=20.0)), SPAWNED, 100.0)
+    assert advance(born, Alive(), 119.9)[0].phase == "Loading"
+    assert advance(born, Alive(), 120.0)[0].phase == "Ready"
+    half, _ = advance(born, Loaded(0.2, "loading weights"), 101.0)
+    assert advance(half, Alive(), 101.0)[0].phase == "Loading"
+    loaded, _ = advance(half, Loaded(0.5, "weights loaded"), 101.0)
+    assert advance(loaded, Alive(), 101.0)[0].phase == "Ready"

@@ -16,9 +16,7 @@ EVENTS = '{"enable_kv_cache_events": true, "publisher": "zmq", "endpoint": "tcp:
 
 
 async def test_a_simulated_engine_serves_drains_and_stops(tmp_path: Path) -> None:
-    node = NodeFacts(
-        cache_dir=tmp_path, log_dir=tmp_path / "logs", run_dir=tmp_path / "run", environ=dict(os.environ)
-    )
+    node = NodeFacts(cache_dir=tmp_path, log_dir=tmp_path / "logs", run_dir=tmp_path / "run", environ=dict(os.environ))
     launch = {
         "name": "sim", "engine": "Simulated", "modelUri": "hf://org/name",
         "args": ["--max-model-len", "4096", "--kv-events-config", EVENTS],

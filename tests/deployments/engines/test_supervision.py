@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import psutil
 import pytest
 
 from hekla.deployments.engines.node import NodeFacts
-from hekla.deployments.supervisor import EngineSupervisor
+from hekla.deployments.models.source import Progress
+from hekla.deployments.supervisor import WORKER_SETTLED_DEFAULT_S, EngineSupervisor
+from hekla.platform.base.clock import VirtualClock
+from hekla.platform.base.errors import Temporary
 
 DEADLINE_S = 60.0
 
@@ -185,12 +188,6 @@ async def test_stopping_leaves_no_process(make: Make, tmp_path: Path) -> None:
     assert not is_alive(int(note.read_text()))
 
 
-async def test_a_worker_of_a_group_is_ready_while_it_lives(make: Make) -> None:
-    supervisor = make("sleep", "600", role="worker", workerIndex=1, groupSize=2)
-    await supervisor.start()
-    await until_phase(supervisor, "Ready")
-
-
 async def test_two_engines_of_one_node_get_different_ports(make: Make) -> None:
     one, two = make(name="one"), make(name="two")
     await one.start()
@@ -199,14 +196,14 @@ async def test_two_engines_of_one_node_get_different_ports(make: Make) -> None:
     assert len(addresses) == 2
 
 
-async def test_no_engine_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+async def test_nothing_of_an_engine_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio, json, pathlib
 from hekla.deployments.engines.node import NodeFacts
 from hekla.deployments.supervisor import EngineSupervisor
 async def main():
     here = pathlib.Path({str(tmp_path)!r})
-    node = NodeFacts(cache_dir=here, log_dir=here, run_dir=here)
+    node = NodeFacts(cache_dir=here, log_dir=here, run_dir=here / "run")
     launch = {{"name": "e", "engine": "Command", "command": ["sh", "-c", "sleep 600 & sleep 600"]}}
     supervisor = EngineSupervisor(launch, node)
     await supervisor.start()
@@ -220,9 +217,12 @@ asyncio.run(main())
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as supervisor:  # noqa: ASYNC220
         assert supervisor.stdout is not None
         report = json.loads(await asyncio.to_thread(supervisor.stdout.readline))
+        scratch = Path(psutil.Process(report["pid"]).environ()["TMPDIR"])
+        assert scratch.is_dir()
         family = [report["pid"], *(child.pid for child in psutil.Process(report["pid"]).children())]
         os.kill(supervisor.pid, signal.SIGKILL)
         await until_true(lambda: not any(is_alive(pid) for pid in family))
+        await until_true(lambda: not scratch.exists())
 
 
 def test_it_works_in_an_actors_loop_which_is_uvloop_in_a_thread(tmp_path: Path, node: NodeFacts) -> None:
@@ -242,3 +242,74 @@ def test_it_works_in_an_actors_loop_which_is_uvloop_in_a_thread(tmp_path: Path, 
     thread.start()
     thread.join(DEADLINE_S)
     assert phases == ["Ready", "Failed"]
+
+
+class Network:
+    """A source that is away for its first attempts; then it brings a model of one file."""
+
+    def __init__(self, failures: int) -> None:
+        self.attempts = 0
+        self._failures = failures
+
+    def download(self, uri: str, into: Path, env: Mapping[str, str], progress: Progress) -> None:
+        self.attempts += 1
+        if self.attempts <= self._failures:
+            raise Temporary(f"{uri}: can't be reached now")
+        (into / "config.json").write_text("{}")
+
+
+def fetching(tmp_path: Path, node: NodeFacts, network: Network, clock: VirtualClock) -> EngineSupervisor:
+    launch = {"name": "e", "engine": "Command", "modelUri": "hf://a/b", "command": ["sleep", "600"]}
+    return EngineSupervisor(launch, node, clock, sources={"hf": network.download})
+
+
+async def test_a_network_that_comes_back_lets_the_engine_start(tmp_path: Path, node: NodeFacts) -> None:
+    network, clock = Network(failures=2), VirtualClock()
+    supervisor = fetching(tmp_path, node, network, clock)
+    await supervisor.start()
+    for attempt, pause_s in ((2, 15.0), (3, 30.0)):
+        await until(supervisor, lambda report: f"attempt {attempt} of 6" in report["message"])  # noqa: B023 - awaited here
+        await clock.advance(pause_s - 0.1)
+        assert network.attempts == attempt - 1
+        await clock.advance(0.1)
+    await until_phase(supervisor, "Loading")
+    assert network.attempts == 3
+    await supervisor.stop()
+
+
+async def test_an_engine_that_waits_for_the_network_stops_at_once(tmp_path: Path, node: NodeFacts) -> None:
+    network = Network(failures=99)
+    supervisor = fetching(tmp_path, node, network, VirtualClock())
+    await supervisor.start()
+    await until(supervisor, lambda report: "attempt 2 of 6" in report["message"])
+    await asyncio.wait_for(supervisor.stop(), DEADLINE_S)
+    assert (await supervisor.report(0, 0))["phase"] == "Stopped"
+    assert network.attempts == 1
+
+
+async def test_a_worker_whose_log_says_nothing_is_ready_when_it_has_settled(node: NodeFacts) -> None:
+    clock = VirtualClock()
+    supervisor = EngineSupervisor(
+        {"name": "w", "engine": "Command", "role": "worker", "command": ["sleep", "600"]}, node, clock
+    )
+    await supervisor.start()
+    await until_phase(supervisor, "Loading")
+    await clock.advance(WORKER_SETTLED_DEFAULT_S - 0.3)
+    assert (await supervisor.report(0, 0))["phase"] == "Loading"
+    await clock.advance(0.6)
+    assert (await supervisor.report(0, 0))["phase"] == "Ready"
+    await supervisor.stop()
+
+
+async def test_a_worker_that_has_its_weights_is_ready(node: NodeFacts) -> None:
+    script = "echo 'Loading weights took 1.00 seconds'; exec sleep 600"
+    clock = VirtualClock()
+    supervisor = EngineSupervisor(
+        {"name": "w", "engine": "vLLM", "role": "worker", "command": ["sh", "-c", script]}, node, clock
+    )
+    await supervisor.start()
+    # It is ready at once when its words were there before the first look.
+    await until(supervisor, lambda report: report["progress"] >= 0.5 or report["phase"] == "Ready")
+    await clock.advance(0.3)
+    assert (await supervisor.report(0, 0))["phase"] == "Ready"
+    await supervisor.stop()
