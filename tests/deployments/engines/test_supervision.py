@@ -96,6 +96,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def scratch_of(pid: int) -> Path:
+    """An engine's own temporary folder."""
+    folder = Path(psutil.Process(pid).environ()["TMPDIR"])
+    assert folder.name.startswith("e-")
+    assert folder.is_dir()
+    return folder
+
+
 async def test_an_engine_that_exits_fails_with_its_code_and_last_words(make: Make) -> None:
     supervisor = make("sh", "-c", "echo 'ValueError: the weights are bad'; exit 3")
     await supervisor.start()
@@ -217,8 +225,7 @@ asyncio.run(main())
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as supervisor:  # noqa: ASYNC220
         assert supervisor.stdout is not None
         report = json.loads(await asyncio.to_thread(supervisor.stdout.readline))
-        scratch = Path(psutil.Process(report["pid"]).environ()["TMPDIR"])
-        assert scratch.is_dir()
+        scratch = scratch_of(report["pid"])
         family = [report["pid"], *(child.pid for child in psutil.Process(report["pid"]).children())]
         os.kill(supervisor.pid, signal.SIGKILL)
         await until_true(lambda: not any(is_alive(pid) for pid in family))
