@@ -57,12 +57,16 @@ async def test_vllm_serves_a_converted_model_and_leaves_nothing_when_its_server_
         assert "Paris" in await ask(report["address"], "What is the capital of France?")
         family = [psutil.Process(report["pid"]), *psutil.Process(report["pid"]).children(recursive=True)]
         assert len(family) > 1, "vLLM keeps its engine core in a process of its own"
+        scratch = Path(family[0].environ()["TMPDIR"])
+        shared = {Path(used.path) for process in family for used in process.memory_maps() if "/dev/shm/" in used.path}
+        assert [path for path in shared if path.exists()], "vLLM keeps its queues in shared memory"
         os.kill(report["pid"], signal.SIGKILL)
         async with asyncio.timeout(60):
             while report["phase"] != "Failed":
                 report = await supervisor.report(report["version"], 5.0)
         assert "SIGKILL" in report["message"]
         assert not [process for process in family if process.is_running() and process.status() != "zombie"]
+        assert not [path for path in (scratch, *shared) if os.path.exists(path)]  # noqa: ASYNC240 - the test's own loop
     finally:
         await supervisor.stop()
 
