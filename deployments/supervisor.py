@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hekla.deployments.commands import model_to_fetch, plan_process, understood
+from hekla.deployments.engines.affinity import bring_back
 from hekla.deployments.engines.claims import Claims
 from hekla.deployments.engines.lifecycle import (
     ENDED,
@@ -101,6 +102,7 @@ class EngineSupervisor:
         self._lines = RecentLines()
         self._process: KeptProcess | None = None
         self._probe: EngineProbe | None = None
+        self._cores: tuple[int, ...] = ()
         self._gone = asyncio.Event()
         """Set when no process is left, or none was ever started."""
 
@@ -202,6 +204,7 @@ class EngineSupervisor:
         port, *spare = self._claims.ports(1 + SPARE_PORTS, node.node_ip)
         whole_cores = self._launch.cpus >= 1 and self._launch.engine in ("vLLM", "SGLang") and not node.has_accelerator
         cores = self._claims.cores(core_threads(self._launch), node.cores) if whole_cores else ()
+        self._cores = cores
         scratch = str(self._claims.scratch().path)
         return Site(node.node_ip, port, tuple(spare), node.python, model, cores, node.has_accelerator, scratch)
 
@@ -253,6 +256,8 @@ class EngineSupervisor:
         if rounds % MODELS_EVERY_PROBES:
             self._apply(Healthy(self._state.models, self._state.max_model_len))
             return
+        if self._cores and self._process is not None:
+            await asyncio.to_thread(bring_back, self._process.pid, self._cores)
         served = await probe.served(self._launch.served_model_name)
         self._apply(Healthy(served.models, served.max_model_len))
 
