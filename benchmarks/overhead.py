@@ -71,7 +71,7 @@ def bare_proxy(engine: str) -> Iterator[tuple[str, list[int]]]:
     """A minimal Starlette + aiohttp proxy in one process, as one would write it on a Friday."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "baseline_proxy.py"), "--upstream", engine, "--port", str(port)]
+        [sys.executable, str(HERE / "baseline_proxy.py"), engine, str(port)]
     )
     try:
         url = f"http://127.0.0.1:{port}"
