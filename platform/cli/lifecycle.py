@@ -42,8 +42,6 @@ def up(
     """Start Ray and hekla here, or join a Ray cluster. Doing it twice changes nothing."""
     # Ray takes a second to import: only the verbs that need it pay.
     from hekla.platform.cli.output import fail, progress
-    from hekla.platform.root.lifecycle import RayOptions
-    from hekla.platform.root.lifecycle import up as bring_up
     from hekla.platform.root.settings import PlatformSettings
 
     try:
@@ -58,6 +56,11 @@ def up(
             access_log_format=access_log_format,
             log_level=log_level,
         )
+        os.environ.update(settings.serve_environment)
+        # Only now: Ray Serve reads its switches when it is imported.
+        from hekla.platform.root.lifecycle import RayOptions
+        from hekla.platform.root.lifecycle import up as bring_up
+
         found = bring_up(settings, RayOptions(address=address, num_cpus=num_cpus, dashboard=dashboard), progress)
     except HeklaError as error:
         fail(error)

@@ -82,16 +82,13 @@ def _begin(settings: PlatformSettings, options: RayOptions, home: Path, report: 
 
 
 def _start_ray(settings: PlatformSettings, options: RayOptions, home: Path) -> RayHead:
-    env: dict[str, str] = {}
-    if settings.data_plane == "haproxy":
-        env = {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        }
-    return start_local_ray(home, num_cpus=options.num_cpus, node_ip="127.0.0.1", dashboard=options.dashboard, env=env)
+    return start_local_ray(
+        home,
+        num_cpus=options.num_cpus,
+        node_ip="127.0.0.1",
+        dashboard=options.dashboard,
+        env=settings.serve_environment,
+    )
 
 
 def down(home: Path, report: Report) -> list[str]:

@@ -7,6 +7,7 @@ import logging
 import os
 
 from hekla.deployments.booster.controller import ModelBoosterController
+from hekla.deployments.launch import SUPERVISOR_TARGET
 from hekla.deployments.naming import actor_name
 from hekla.deployments.serving.controller import ModelServingController
 from hekla.deployments.serving.placing import Target
@@ -29,15 +30,24 @@ LOG_READ_TIMEOUT_S = 10.0
 
 
 class PlatformService:
-    """Start it once, on the event loop that shall own the store."""
+    """Start it once, on the event loop that shall own the store. `supervisor` (`module:Class`) runs each engine."""
 
-    def __init__(self, settings: PlatformSettings, store: Store, cluster: Cluster, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        settings: PlatformSettings,
+        store: Store,
+        cluster: Cluster,
+        clock: Clock,
+        ids: Ids,
+        *,
+        supervisor: str = SUPERVISOR_TARGET,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._cluster = cluster
         self._clock = clock
         self._started_at = clock.now()
-        target = Target(env={"HEKLA_HOME": str(settings.home_path)})
+        target = Target(supervisor, env={"HEKLA_HOME": str(settings.home_path)})
         self._serving = ModelServingController(store, cluster, clock, ids, target)
         self._runtime = ControllerRuntime(store, [ModelBoosterController(store, clock), self._serving], clock, ids)
         self._listener: Listener | None = None

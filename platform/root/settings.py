@@ -61,6 +61,19 @@ class PlatformSettings:
     def cache_path(self) -> Path:
         return self.home_path / "models"
 
+    @property
+    def serve_environment(self) -> dict[str, str]:
+        """What every process of the cluster, and this one before it imports Ray Serve, needs for the data plane."""
+        if self.data_plane == "direct":
+            return {}
+        return {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        }
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
