@@ -130,7 +130,7 @@ class ModelServingController:
             return
         world = replace(await self._world(key, serving), crashes=dict(plan.crashes))
         self._announce.states(serving, self._engines.of(key))
-        ignored = ignored_on_ray(serving["spec"])
+        ignored = ignored_on_ray(serving["spec"], serving["metadata"].get("annotations"))
         notes = Notes(outcome.shortages, ignored, write_crashes(plan.crashes))
         status = status_of(serving, world, notes, rfc3339(self._clock.now()))
         try:

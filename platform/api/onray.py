@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hekla.platform.api.kinds.modelserving import ModelServingSpec
 from hekla.platform.api.meta import Json
@@ -12,24 +12,43 @@ HONOURED_POD_FIELDS = frozenset({"containers", "terminationGracePeriodSeconds"})
 HONOURED_CONTAINER_FIELDS = frozenset({"name", "command", "args", "env", "resources", "ports"})
 OWN_SCHEDULER = "volcano"
 """The default `schedulerName`; hekla's planner does the same gang scheduling."""
+SCHEDULING_DOMAINS = ("volcano.sh", "scheduling.volcano.sh", "scheduling.k8s.io")
+"""Annotations below these ask a Kubernetes scheduler for something (a queue, a QoS level); nothing here reads them."""
 
 
-def ignored_on_ray(serving_spec: ModelServingSpec | Json) -> list[str]:
+def ignored_on_ray(serving_spec: ModelServingSpec | Json, annotations: Mapping[str, str] | None = None) -> list[str]:
     """Paths of the fields that are kept but have no effect on Ray, for the condition `IgnoredOnRay`.
 
-    A sidecar is one path with its name. The image is among them: on Ray the node's environment runs the engine.
+    `annotations` are those of the ModelServing itself. A sidecar is one path with its name. The image is among them: on
+    Ray the node's environment runs the engine.
     """
     spec = ModelServingSpec.model_validate(serving_spec) if isinstance(serving_spec, dict) else serving_spec
-    return list(_ignored(spec))
+    return [*_ignored_annotations(annotations or {}, "metadata"), *_ignored(spec)]
+
+
+def _ignored_annotations(annotations: Mapping[str, str], path: str) -> Iterator[str]:
+    for key in annotations:
+        domain, slash, _ = key.rpartition("/")
+        if slash and domain in SCHEDULING_DOMAINS:
+            yield f"{path}.annotations[{key}]"
 
 
 def _ignored(spec: ModelServingSpec) -> Iterator[str]:
     if spec.scheduler_name != OWN_SCHEDULER:
         yield "spec.schedulerName"
+    for index, plugin in enumerate(spec.plugins):
+        yield f"spec.plugins[{index}] ({plugin.name})"
+    if (topology := spec.template.network_topology) is not None:
+        if topology.group_policy is not None:
+            yield "spec.template.networkTopology.groupPolicy"
+        if topology.role_policy is not None:
+            yield "spec.template.networkTopology.rolePolicy"
     for index, role in enumerate(spec.roles):
         for field, template in (("entryTemplate", role.entry_template), ("workerTemplate", role.worker_template)):
             if template is not None:
-                yield from _ignored_in_pod(template.spec, f"spec.template.roles[{index}].{field}.spec")
+                path = f"spec.template.roles[{index}].{field}"
+                yield from _ignored_annotations(template.metadata.annotations, f"{path}.metadata")
+                yield from _ignored_in_pod(template.spec, f"{path}.spec")
 
 
 def _ignored_in_pod(pod: Json, path: str) -> Iterator[str]:

@@ -69,3 +69,34 @@ def test_what_ray_honours_is_not_named(manifest: Manifest) -> None:
     spec = admit(manifest("serving", {"spec.template.roles": [role]}))["spec"]
     assert ignored_on_ray(spec) == []
     assert ignored_on_ray(ModelServingSpec.model_validate(spec)) == []
+
+
+def test_plugins_and_network_topology_do_nothing_yet_and_are_named(manifest: Manifest) -> None:
+    changes = {
+        "spec.plugins": [{"name": "lws-standard-labels"}, {"name": "demo-pod-tweaks", "config": {"env": []}}],
+        "spec.template.networkTopology": {"groupPolicy": {"mode": "soft"}, "rolePolicy": {"highestTierAllowed": 1}},
+    }
+    named = ignored_on_ray(admit(manifest("serving", changes))["spec"])
+    assert named[:4] == [
+        "spec.plugins[0] (lws-standard-labels)",
+        "spec.plugins[1] (demo-pod-tweaks)",
+        "spec.template.networkTopology.groupPolicy",
+        "spec.template.networkTopology.rolePolicy",
+    ]
+    only_group = {"spec.template.networkTopology": {"groupPolicy": {"highestTierName": "rack"}}}
+    named = ignored_on_ray(admit(manifest("serving", only_group))["spec"])
+    assert "spec.template.networkTopology.groupPolicy" in named
+    assert "spec.template.networkTopology.rolePolicy" not in named
+
+
+def test_what_annotations_ask_of_a_scheduler_is_named_and_others_are_not(manifest: Manifest) -> None:
+    queue = {"scheduling.volcano.sh/queue-name": "research", "example.com/owner": "me", "plain": "1"}
+    pod = manifest("serving")["spec"]["template"]["roles"][0]["entryTemplate"]
+    pod["metadata"]["annotations"] = {"volcano.sh/qos-level": "BE", "hekla.io/engine": "vLLM"}
+    changes = {"metadata.annotations": queue, "spec.template.roles[0].entryTemplate": pod}
+    serving = admit(manifest("serving", changes))
+    named = ignored_on_ray(serving["spec"], serving["metadata"]["annotations"])
+    assert [path for path in named if "annotations" in path] == [
+        "metadata.annotations[scheduling.volcano.sh/queue-name]",
+        "spec.template.roles[0].entryTemplate.metadata.annotations[volcano.sh/qos-level]",
+    ]
