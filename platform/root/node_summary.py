@@ -12,7 +12,7 @@ def summarize(store: Store, nodes: list[Node], settings: PlatformSettings) -> Js
     """Nodes with what they have and what is free, models with their readiness, engines, and totals."""
     engines = store.list("Engine").items
     return {
-        "endpoint": f"http://{settings.host}:{settings.port}",
+        "endpoint": settings.endpoint,
         "nodes": [_node(node, engines) for node in nodes],
         "models": [_model(route, store, engines) for route in store.list("ModelRoute").items],
         "engines": [_engine(engine) for engine in engines],

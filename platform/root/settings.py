@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hekla.platform.base.errors import FieldError, Invalid
+from hekla.platform.base.errors import FieldError, Invalid, Permanent
 
 DataPlane = Literal["direct", "haproxy"]
 
 
 @dataclass(frozen=True)
 class PlatformSettings:
-    """Each field can be set by `hekla up --<field>` or the variable `HEKLA_<FIELD>`; the option wins."""
+    """Each field can be set by the variable `HEKLA_<FIELD>`, most by `hekla up --<field>` too; the option wins."""
 
     home: str = "~/.hekla"
     """Folder for the store, the model cache and the file that tells the CLI where the platform is."""
@@ -48,6 +48,12 @@ class PlatformSettings:
     """How long an ingress replica finishes what it carries before it stops."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def endpoint(self) -> str:
+        """URL by which this machine reaches the endpoint, also when it listens on every interface."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def home_path(self) -> Path:
@@ -83,14 +89,17 @@ class PlatformSettings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str], **options: Any) -> Self:
-        """Defaults, then `HEKLA_*` variables, then options that are not None. Raises Invalid naming every bad one."""
+        """Defaults, then `HEKLA_*` variables that are not empty, then options that are not None.
+
+        Raises Invalid naming every bad one.
+        """
         settings, problems = cls(), []
         for spec in fields(cls):
             raw = options.get(spec.name)
             source = f"--{spec.name.replace('_', '-')}"
             if raw is None:
                 source = f"HEKLA_{spec.name.upper()}"
-                raw = environ.get(source)
+                raw = environ.get(source) or None
             if raw is None:
                 continue
             try:
@@ -119,6 +128,8 @@ def _convert(name: str, raw: Any, default: Any) -> Any:
     if name in CHOICES and raw not in CHOICES[name]:
         raise ValueError(f"{raw!r} is not allowed; choose one of {', '.join(CHOICES[name])}")
     if not isinstance(default, int | float):
+        if not str(raw):
+            raise ValueError("is empty")
         return str(raw)
     try:
         value = type(default)(raw)
@@ -150,11 +161,19 @@ class ClusterFile:
 
     @classmethod
     def read(cls, home: Path) -> Self | None:
-        """None when there is none."""
+        """None when there is none. Raises Permanent when it is not what `write` writes."""
+        file = home / "cluster.json"
+        known = {spec.name for spec in fields(cls)}
         try:
-            return cls(**json.loads((home / "cluster.json").read_text()))
+            found = {name: value for name, value in json.loads(file.read_text()).items() if name in known}
+            if not all(isinstance(value, str) for value in found.values()):
+                raise TypeError("every value has to be a text")
+            return cls(**found)
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError, AttributeError) as error:
+            problem = f"{file} is not what `hekla up` writes ({error}); remove it if nothing of hekla runs here"
+            raise Permanent(problem) from error
 
     @staticmethod
     def remove(home: Path) -> None:
