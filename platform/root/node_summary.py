@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hekla.deployments.naming import LABEL_ROLE, LABEL_SERVING
 from hekla.platform.api.meta import Json, condition_status
 from hekla.platform.cluster.interface import Node
 from hekla.platform.root.settings import PlatformSettings
@@ -60,29 +61,43 @@ def _model(route: Json, store: Store, engines: list[Json]) -> Json:
         "owner": f"{owner['kind']}/{owner['name']}" if owner else "",
         "enginesReady": sum(_phase(engine) == "Ready" for engine in behind),
         "engines": len(behind),
-        "message": _why_not_ready(namespace, behind, store),
+        "message": _why_not_ready(behind, servers, store),
     }
 
 
 def _selects(server: Json, engine: Json) -> bool:
-    wanted = server["spec"]["workloadSelector"]["matchLabels"]
     labels = engine["metadata"].get("labels", {})
     same_namespace = server["metadata"]["namespace"] == engine["metadata"]["namespace"]
-    return same_namespace and all(labels.get(key) == value for key, value in wanted.items())
+    return bool(same_namespace and _wanted(server).items() <= labels.items())
 
 
-def _why_not_ready(namespace: str, engines: list[Json], store: Store) -> str:
-    """The most telling message: an engine's own, else why nothing could be placed."""
+def _wanted(server: Json) -> dict[str, str]:
+    return dict(server["spec"]["workloadSelector"]["matchLabels"])
+
+
+def _why_not_ready(engines: list[Json], servers: list[Json], store: Store) -> str:
+    """The most telling message: an engine's own, else why the engines to be could not be placed."""
     for engine in engines:
-        if _phase(engine) != "Ready" and (message := engine["status"].get("message", "")):
+        if _phase(engine) != "Ready" and (message := engine.get("status", {}).get("message", "")):
             return f"{engine['metadata']['name']}: {message}"
     if engines:
         return ""
-    for serving in store.list("ModelServing", namespace).items:
-        if condition_status(serving, "Schedulable") == "False":
-            conditions = serving["status"]["conditions"]
-            return str(next(c["message"] for c in conditions if c["type"] == "Schedulable"))
+    for server in servers:
+        for serving in store.list("ModelServing", server["metadata"]["namespace"]).items:
+            if _would_select(server, serving) and condition_status(serving, "Schedulable") == "False":
+                conditions = serving["status"]["conditions"]
+                return str(next(c["message"] for c in conditions if c["type"] == "Schedulable"))
     return ""
+
+
+def _would_select(server: Json, serving: Json) -> bool:
+    """Would the server choose engines made from this serving's templates?"""
+    for role in serving["spec"]["template"]["roles"]:
+        own = {LABEL_SERVING: serving["metadata"]["name"], LABEL_ROLE: role["name"]}
+        labels = {**(role["entryTemplate"].get("metadata") or {}).get("labels", {}), **own}
+        if _wanted(server).items() <= labels.items():
+            return True
+    return False
 
 
 def _engine(engine: Json) -> Json:
