@@ -12,15 +12,27 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog
 from hekla.routing.config import RoutingSettings
 from hekla.routing.disaggregation import Planner
-from hekla.routing.exchange import ClientGone, Departure, Exchange, Receive, Scope, Send
+from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
 from hekla.routing.gateway import Gateway
 from hekla.routing.gossip import Address, Gossip
 from hekla.routing.headers import safe_request_id
 from hekla.routing.load import LoadBook
 from hekla.routing.metrics import RouterMetrics
-from hekla.routing.openai_api import HEALTH_PATHS, MODEL_LISTS, ROUTED_PATHS, model_list, wrong_path
+from hekla.routing.openai_api import (
+    HEALTH_PATHS,
+    METRICS_PATH,
+    MODEL_LISTS,
+    NOT_READ,
+    ROUTED_PATHS,
+    model_answer,
+    model_list,
+    model_of,
+    table_not_read,
+    wrong_path,
+)
 from hekla.routing.platform_proxy import PlatformProxy, is_platform_path
 from hekla.routing.proxy import Proxy
+from hekla.routing.refusal import Refusal
 from hekla.routing.scheduling.catalog import build_profile
 from hekla.routing.source import HttpObjectSource, ObjectSource
 from hekla.routing.table import RoutingTable
@@ -76,7 +88,7 @@ class Ingress:
         planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
         proxy = Proxy(settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock)
         self.gateway = Gateway(
-            settings, proxy, lambda: self.keeper.table,
+            settings, proxy, lambda: self.keeper.table, synced=lambda: self.keeper.synced,
             metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings.retry_after_s)
@@ -127,13 +139,11 @@ class Ingress:
             await self._to_platform(exchange)
         elif method in ("GET", "HEAD") and path in HEALTH_PATHS:
             await self._health(exchange)
-        elif method == "GET" and path in MODEL_LISTS:
-            await exchange.answer(200, model_list(self.keeper.table.models, self.settings.owned_by))
-            self.gateway.account(exchange)
-        elif method == "GET" and path == "/metrics":
+        elif method in ("GET", "HEAD") and (path in MODEL_LISTS or model_of(path) is not None):
+            await self._models(exchange)
+        elif method in ("GET", "HEAD") and path == METRICS_PATH:
             await self._metrics(exchange)
         else:
-            exchange.error_kind = "request_parsing"
             await exchange.refuse(wrong_path(method, path))
 
     def _next_id(self) -> str:
@@ -142,10 +152,24 @@ class Ingress:
 
     async def _health(self, exchange: Exchange) -> None:
         if self.is_draining or not self.keeper.synced:
-            reason = "draining" if self.is_draining else "the routing table has not been read yet"
-            await exchange.answer(503, b'{"message":"%b"}' % reason.encode())
+            reason = "draining" if self.is_draining else NOT_READ
+            again = (b"retry-after", str(self.settings.retry_after_s).encode())
+            await exchange.answer(503, b'{"message":"%b"}' % reason.encode(), [JSON_TYPE, again])
         else:
             await exchange.answer(200, b'{"message":"ok"}')
+
+    async def _models(self, exchange: Exchange) -> None:
+        name, models, owned_by = model_of(exchange.path), self.keeper.table.models, self.settings.owned_by
+        if name is not None:
+            exchange.path_label = "/v1/models/{id}"  # what a client asks for must not become a metric's label
+        try:
+            if not self.keeper.synced:
+                raise table_not_read(self.settings.retry_after_s)
+            body = model_list(models, owned_by) if name is None else model_answer(name, models, owned_by)
+            await exchange.answer(200, body)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        self.gateway.account(exchange)
 
     async def _metrics(self, exchange: Exchange) -> None:
         text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")

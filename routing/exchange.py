@@ -32,6 +32,8 @@ class Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.request_id, self.started_s = request_id, started_s
         self.path: str = scope["path"]
+        self.path_label = self.path
+        """The path as metrics name it."""
         self.method: str = scope["method"]
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.model = ""

@@ -14,7 +14,7 @@ from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
 from hekla.routing.exchange import ClientGone, Departure, Exchange
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
-from hekla.routing.openai_api import parse_request, route_not_found, server_not_found
+from hekla.routing.openai_api import parse_request, route_not_found, server_not_found, table_not_read
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import RoutingTable
@@ -27,12 +27,16 @@ CLIENT_CLOSED = 499
 """nginx's status for a client that left; only ever seen in metrics and the access log."""
 
 
+LOGGED_MODEL_CHARS_MAX = 256
+"""A model's name is the client's to choose, up to the size of a body; a log line holds this much of it."""
+
+
 class Gateway:
     def __init__(
-        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable], *,
+        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable], *, synced: Callable[[], bool],
         metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
     ) -> None:  # fmt: skip
-        self._settings, self._proxy, self._table = settings, proxy, table
+        self._settings, self._proxy, self._table, self._synced = settings, proxy, table, synced
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
         self.in_flight = 0
 
@@ -78,7 +82,9 @@ class Gateway:
 
     async def _serve(self, exchange: Exchange, raw: bytes) -> None:
         body, model = parse_request(exchange.path, raw)
-        exchange.model = model
+        exchange.model = model[:LOGGED_MODEL_CHARS_MAX]
+        if not self._synced():
+            raise table_not_read(self._settings.retry_after_s)
         table = self._table()
         if not table.knows(model):
             raise route_not_found(model)

@@ -76,7 +76,7 @@ class RouterMetrics:
 
     def finished(self, exchange: Exchange, model: str, now_s: float) -> None:
         """Record an exchange that is over. `model` is a name of the table, or `unknown`."""
-        status, path = str(exchange.status), exchange.path
+        status, path = str(exchange.status), exchange.path_label
         backend = backend_labels(exchange)
         self.child(self.requests, model, path, status, exchange.error_kind, *backend).inc()
         self.duration.at(model, path, status, *backend).observe(now_s - exchange.started_s)

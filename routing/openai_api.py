@@ -6,6 +6,8 @@ Everything an engine can judge is left to the engine. Checked here is only what 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from hekla.routing.body import Body, MalformedBody
@@ -21,6 +23,8 @@ OTHER_PATHS = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"
 ROUTED_PATHS = PROMPT_PATHS | OTHER_PATHS
 MODEL_LISTS = frozenset({"/v1/models", "/models"})
 HEALTH_PATHS = frozenset({"/health", "/healthz", "/readyz"})
+METRICS_PATH = "/metrics"
+NOT_READ = "the routing table has not been read yet"
 
 
 def parse_request(path: str, raw: bytes) -> tuple[Body, str]:
@@ -55,15 +59,46 @@ def server_not_found(model: str, name: str, is_external: bool) -> Refusal:
     return Refusal(404, message, kind="model_server_matching", code="model_server_not_found")
 
 
+def table_not_read(retry_after_s: int) -> Refusal:
+    """Not a 404: which models exist is not known yet."""
+    return Refusal(503, NOT_READ, kind="pod_discovery", code="not_synced", retry_after_s=retry_after_s)
+
+
 def wrong_path(method: str, path: str) -> Refusal:
-    if path in ROUTED_PATHS or path in MODEL_LISTS:
-        allowed = "POST" if path in ROUTED_PATHS else "GET"
-        message = f"{path} does not take {method}; allowed: {allowed}"
-        return Refusal(405, message, kind="request_parsing", code="method_not_allowed")
-    return Refusal(404, f"there is no {path[:256]}", kind="request_parsing", code="not_found")
+    allowed = allowed_methods(path)
+    if not allowed:
+        return Refusal(404, f"there is no {path[:256]}", kind="request_parsing", code="not_found")
+    message = f"{path[:256]} does not take {method}; allowed: {allowed}"
+    return Refusal(405, message, kind="request_parsing", code="method_not_allowed", allow=allowed)
+
+
+def allowed_methods(path: str) -> str:
+    """The value of `Allow` for a path of the ingress itself; empty when there is no such path."""
+    if path in ROUTED_PATHS:
+        return "POST"
+    is_read = path in MODEL_LISTS or path in HEALTH_PATHS or path == METRICS_PATH or model_of(path) is not None
+    return "GET, HEAD" if is_read else ""
+
+
+def model_of(path: str) -> str | None:
+    """The model that `GET /v1/models/{id}` asks for; its name may hold slashes."""
+    for prefix in MODEL_LISTS:
+        if path.startswith(prefix + "/") and len(path) > len(prefix) + 1:
+            return path[len(prefix) + 1 :]
+    return None
+
+
+def model_answer(name: str, models: tuple[str, ...], owned_by: str) -> bytes:
+    """The body of `GET /v1/models/{id}`. Raises Refusal 404."""
+    if name not in models:
+        raise route_not_found(name)
+    return msgspec.json.encode(_model(name, owned_by))
 
 
 def model_list(models: tuple[str, ...], owned_by: str) -> bytes:
     """The body of `GET /v1/models`."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": owned_by} for name in models]
-    return msgspec.json.encode({"object": "list", "data": data})
+    return msgspec.json.encode({"object": "list", "data": [_model(name, owned_by) for name in models]})
+
+
+def _model(name: str, owned_by: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owned_by}

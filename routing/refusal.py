@@ -27,10 +27,11 @@ class Refusal(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: int | None = None,
+        allow: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
-        self.code, self.param, self.retry_after_s = code, param, retry_after_s
+        self.code, self.param, self.retry_after_s, self.allow = code, param, retry_after_s, allow
 
     @property
     def type(self) -> str:
@@ -46,9 +47,8 @@ class Refusal(Exception):
         return msgspec.json.encode({"error": error})
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        if self.retry_after_s is None:
-            return []
-        return [(b"retry-after", str(self.retry_after_s).encode())]
+        named = {b"retry-after": self.retry_after_s, b"allow": self.allow or None}
+        return [(name, str(value).encode()) for name, value in named.items() if value is not None]
 
 
 def anthropic_error(kind: str, message: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -211,10 +212,12 @@ async def start_site() -> AsyncIterator[StartSite]:
 
     async def start(*objects: Json, settings: RoutingSettings | None = None, **options: Any) -> Site:
         source = FakeObjectSource(*objects)
+        source.away(options.pop("unread", False))
         ids = SeededIds(options.pop("seed", len(sites)))
         ingress = build_ingress(quiet(settings or RoutingSettings()), source, clock=SystemClock(), ids=ids, **options)
         await ingress.start()
-        await ingress.keeper.wait_synced()
+        if not source.is_away:
+            await ingress.keeper.wait_synced()
         site = Site(ingress, source, await serve(ingress.app, "127.0.0.1", 0))
         sites.append(site)
         return site
@@ -223,6 +226,12 @@ async def start_site() -> AsyncIterator[StartSite]:
     await asyncio.gather(*(site.stop() for site in sites))
     for site in sites:
         site.ingress.loads.check()
+
+
+@pytest.fixture
+def start_unread_site(start_site: StartSite) -> StartSite:
+    """As `start_site`, with a resource API that is away from the start."""
+    return functools.partial(start_site, unread=True)
 
 
 @pytest_asyncio.fixture

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+
+from yarl import URL
+
+from hekla.routing.config import AccessLogSettings, RoutingSettings
 
 
 async def test_a_chat_request_reaches_the_engine_under_the_servers_model_name(
@@ -170,3 +175,56 @@ async def test_the_table_follows_changes_and_outlives_the_platform(
     )
     assert (await site.post())[0] == 200
     assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+async def test_before_the_table_was_read_every_answer_is_503_with_retry_after(kit: Any, start_unread_site: Any) -> None:
+    site = await start_unread_site(kit.model_route(), kit.model_server())
+    asked = [("POST", "/v1/completions", b'{"model":"m","prompt":"x"}'), ("GET", "/v1/models", None)]
+    for method, path, data in [*asked, ("GET", "/v1/models/m", None), ("GET", "/health", None)]:
+        async with site.client.request(method, path, data=data) as response:
+            assert response.status == 503, path
+            assert response.headers["retry-after"] == "1"
+            assert "the routing table has not been read yet" in await response.text()
+    site.source.away(False)
+    await site.ingress.keeper.wait_synced()
+    async with site.client.get("/v1/models/m") as response:
+        assert response.status == 200
+
+
+async def test_one_model_is_told_and_an_unknown_one_is_not_found(start_site: Any, kit: Any) -> None:
+    site = await start_site(kit.model_route(model="org/name"), kit.model_route("r2", model="é b"))
+    for path in ("/v1/models/org/name", "/v1/models/org%2Fname", "/models/org/name"):
+        async with site.client.get(URL(path, encoded=True)) as response:
+            assert response.status == 200, path
+            assert await response.json() == {"id": "org/name", "object": "model", "created": 0, "owned_by": "hekla"}
+    async with site.client.get("/v1/models/é b") as response:
+        assert (await response.json())["id"] == "é b"
+    for i in range(3):
+        async with site.client.get(f"/v1/models/none-{i}") as response:
+            body = await response.json()
+            assert (response.status, body["error"]["code"], body["error"]["param"]) == (404, "model_not_found", "model")
+    assert site.sample("requests_total", path="/v1/models/{id}", status_code="404") == 3
+
+
+async def test_head_is_get_without_a_body_and_other_methods_are_told_what_is_allowed(start_site: Any, kit: Any) -> None:
+    site = await start_site(kit.model_route())
+    for path in ("/v1/models", "/v1/models/m", "/health", "/metrics"):
+        async with site.client.head(path) as response:
+            assert (response.status, await response.read()) == (200, b""), path
+            assert int(response.headers["content-length"]) > 0
+        for method in ("POST", "OPTIONS", "DELETE"):
+            async with site.client.request(method, path) as response:
+                assert (response.status, response.headers["allow"]) == (405, "GET, HEAD"), path
+    async with site.client.options("/v1/chat/completions") as response:
+        assert (response.status, response.headers["allow"]) == (405, "POST")
+
+
+async def test_a_models_name_of_any_length_takes_little_of_a_log_line(
+    start_site: Any, tmp_path: Path, kit: Any
+) -> None:
+    path = tmp_path / "log"
+    log = AccessLogSettings(output=str(path), flush_interval_s=0.01)
+    site = await start_site(settings=RoutingSettings(access_log=log))
+    assert (await site.post(model="x" * 1_000_000))[0] == 404
+    await kit.until(lambda: path.exists() and path.read_text().endswith("\n"), "logged")
+    assert len(path.read_text()) < 1000
