@@ -26,6 +26,7 @@ from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.settings import PlatformSettings
 from hekla.routing.app import Ingress, build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings
+from hekla.routing.exchange import Receive, Scope, Send
 from hekla.routing.server import Listener, serve
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,12 @@ class IngressReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         ingress = await self._start()
-        return ingress.app
+
+        # A function: uvicorn takes a bound method for an application of the old, two-step form.
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await ingress.app(scope, receive, send)
+
+        return app
 
     def check_health(self) -> None:
         """Serve replaces the replica when this raises."""

@@ -14,6 +14,9 @@ from hekla.platform.root.ingress_replica import IngressReplica
 from hekla.platform.root.settings import PlatformSettings
 
 HEALTH_PERIOD_S = 2.0
+QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+"""Serve's own access log costs a third of the throughput; hekla writes its own."""
+REASON_CHARS_MAX = 2000
 PLATFORM_START_TIMEOUT_S = 90.0
 PLATFORM_STOP_TIMEOUT_S = 90.0
 
@@ -65,7 +68,7 @@ def start_ingress(settings: PlatformSettings) -> None:
     serve.start(
         proxy_location="Disabled" if direct else "EveryNode",
         http_options={"host": settings.host if direct else "0.0.0.0", "port": settings.port},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=QUIET,
     )
     deployment = serve.deployment(IngressReplica if direct else serve.ingress()(IngressReplica)).options(
         name="ingress",
@@ -78,13 +81,18 @@ def start_ingress(settings: PlatformSettings) -> None:
         graceful_shutdown_wait_loop_s=0.1,
     )
     application: Any = deployment.bind(settings.to_json())
-    route = None if direct else "/"
-    serve.run(
-        application,
-        name=application_name(settings.ray_namespace),
-        route_prefix=route,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
+    route, name = (None if direct else "/"), application_name(settings.ray_namespace)
+    try:
+        serve.run(application, name=name, route_prefix=route, logging_config=QUIET)
+    except RuntimeError as error:
+        raise Permanent(f"the ingress did not start: {error}\n{_why_not(name)}") from error
+
+
+def _why_not(application: str) -> str:
+    """What Serve says of an application's deployments."""
+    found = serve.status().applications.get(application)
+    told = [found.message, *(one.message for one in found.deployments.values())] if found else []
+    return "\n".join(message for message in told if message)[:REASON_CHARS_MAX]
 
 
 def stop_ingress(ray_namespace: str) -> None:
