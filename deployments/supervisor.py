@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hekla.deployments.commands import model_to_fetch, plan_process, understood
-from hekla.deployments.engines.affinity import bring_back
+from hekla.deployments.engines.affinity import bring_back, let_loose
 from hekla.deployments.engines.claims import Claims
 from hekla.deployments.engines.lifecycle import (
     ENDED,
@@ -256,10 +256,17 @@ class EngineSupervisor:
         if rounds % MODELS_EVERY_PROBES:
             self._apply(Healthy(self._state.models, self._state.max_model_len))
             return
-        if self._cores and self._process is not None:
-            await asyncio.to_thread(bring_back, self._process.pid, self._cores)
+        await asyncio.to_thread(self._keep_to_cores)
         served = await probe.served(self._launch.served_model_name)
         self._apply(Healthy(served.models, served.max_model_len))
+
+    def _keep_to_cores(self) -> None:
+        if self._process is None or self._launch.engine != "vLLM" or self._node.has_accelerator:
+            return
+        if self._cores:
+            bring_back(self._process.pid, self._cores)
+        else:
+            let_loose(self._process.pid, self._node.cores)
 
     async def _wait_until_idle(self, probe: EngineProbe, grace_s: float) -> None:
         """An engine whose metrics don't tell is asked to end at once: it has its own way of finishing."""

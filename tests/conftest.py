@@ -24,6 +24,7 @@ from hekla.platform.root.ray_processes import RayHead, start_local_ray, stop_loc
 from hekla.platform.sdk import Client
 
 ROOT = Path(__file__).parent.parent
+WORDS = "river mountain copper violin harvest lantern orchard meadow thunder canvas pepper harbor marble winter".split()
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
@@ -265,8 +266,25 @@ def vllm_model(live: Live) -> VllmModel:
 
 
 @pytest.fixture(scope="session")
-def vllm_pair(live: Live) -> VllmModel:
-    """examples/prefill-decode, ready."""
+def vllm_together(vllm_model: VllmModel) -> dict[str, Any]:
+    """What one engine that does both phases answers to the prompts of the prefill/decode suite, asked beforehand."""
+    prompts = [
+        f"{seed}: " + " ".join(WORDS[(seed * 7 + i * (seed + 3)) % len(WORDS)] for i in range(300)) for seed in range(4)
+    ]
+    answers = {}
+    for prompt in prompts:
+        body = {"model": vllm_model.name, "prompt": prompt, "temperature": 0, "max_tokens": 12}
+        answer = httpx.post(f"{vllm_model.ingress}/v1/completions", json=body, timeout=120)
+        assert answer.status_code == 200, answer.text
+        answers[prompt] = answer.json()
+    return answers
+
+
+@pytest.fixture(scope="session")
+def vllm_pair(live: Live, vllm_together: dict[str, Any]) -> VllmModel:
+    """examples/prefill-decode, ready, in the quickstart's place: each of its two engines wants a core to itself."""
+    live.client.delete("ModelBooster", "quickstart")
+    live.until(lambda: not live.engines_of("quickstart"), "the quickstart's engine has made room")
     manifest = example(live, "prefill-decode")
     (decode,) = [engine for engine in live.engines_of("prefill-decode") if engine["spec"]["role"] == "decode"]
     status = decode["status"]

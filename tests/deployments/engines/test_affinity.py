@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hekla.deployments.engines.affinity import bring_back
+from hekla.deployments.engines.affinity import bring_back, let_loose
 
 STRAY = """
 import os, sys, threading
@@ -36,6 +36,8 @@ def test_threads_on_other_cores_come_back_and_free_ones_stay_free() -> None:
         assert affinities(stray.pid) == [{first}, {first}]
         os.sched_setaffinity(stray.pid, {first, second})
         assert bring_back(stray.pid, (first,)) == 0
+        assert let_loose(stray.pid, (first, second)) == 1
+        assert affinities(stray.pid) == [{first, second}, {first, second}]
         assert stray.stdin is not None
         stray.stdin.close()
 
