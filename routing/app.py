@@ -10,6 +10,7 @@ from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog
+from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings
 from hekla.routing.disaggregation import Planner
 from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
@@ -34,6 +35,7 @@ from hekla.routing.platform_proxy import PlatformProxy, is_platform_path
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
 from hekla.routing.scheduling.catalog import build_profile
+from hekla.routing.scrape import EngineScraper
 from hekla.routing.source import HttpObjectSource, ObjectSource
 from hekla.routing.table import RoutingTable
 from hekla.routing.upstream import Upstream
@@ -84,6 +86,10 @@ class Ingress:
             self.loads, peers, settings.gossip, clock=clock, sender=ids.uid(),
             count=lambda direction, outcome: self.metrics.child(self.metrics.gossip, direction, outcome).inc(),
         )  # fmt: skip
+        self.scraper = EngineScraper(
+            self.loads, self._engines, self._page, settings.scrape, clock=clock, ids=ids,
+            count=lambda outcome: self.metrics.child(self.metrics.scrapes, outcome).inc(),
+        )  # fmt: skip
         self._tasks = TaskOwner("ingress")
         planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
         proxy = Proxy(settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock)
@@ -104,6 +110,7 @@ class Ingress:
         await self.upstream.start()
         await self.gossip.start()
         await self.keeper.start()
+        await self.scraper.start()
 
     async def drain(self, deadline_s: float) -> bool:
         """Unhealthy from now on; waits for requests in flight. True when none is left within `deadline_s`."""
@@ -114,6 +121,7 @@ class Ingress:
         return self.gateway.in_flight == 0
 
     async def stop(self) -> None:
+        await self.scraper.stop()
         await self.keeper.stop()
         await self.gossip.stop()
         await self._tasks.stop()
@@ -203,7 +211,14 @@ class Ingress:
 
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)
-        self.loads.forget({backend.key for server in table.servers.values() for backend in server.backends})
+        self.loads.forget({backend.key for backend in self._engines()})
+
+    def _engines(self) -> Iterable[Backend]:
+        return (backend for server in self.keeper.table.servers.values() for backend in server.backends)
+
+    async def _page(self, url: str) -> bytes:
+        limits = self.settings.scrape
+        return await self.upstream.page(url, timeout_s=limits.timeout_s, bytes_max=limits.page_bytes_max)
 
     def __repr__(self) -> str:
         return f"Ingress({self.keeper.table!r}, in_flight={self.gateway.in_flight}, draining={self.is_draining})"

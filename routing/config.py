@@ -94,6 +94,30 @@ class GossipSettings:
 
 
 @dataclass(frozen=True)
+class ScrapeSettings:
+    """Reading the engines' own `/metrics`."""
+
+    period_s: float = 1.0
+    """Mean time between two questions to one engine: its queue changes in seconds, and the page costs it about a
+    millisecond for each ingress replica that asks. 0: never."""
+    timeout_s: float = 2.0
+    """An engine that is slow to tell is busy; it is not asked again meanwhile."""
+    stale_s: float = 5.0
+    """A number older than this counts for nothing: two answers that did not come in time."""
+    concurrency_max: int = 32
+    """Engines asked at the same time by one replica."""
+    page_bytes_max: int = 4 * 2**20
+    """Largest page read; vLLM's is about 100 kB."""
+
+    def __post_init__(self) -> None:
+        _at_least("scrape.period_s", self.period_s, 0)
+        _at_least("scrape.concurrency_max", self.concurrency_max, 1)
+        if self.timeout_s <= 0:
+            raise ValueError(f"scrape.timeout_s is {self.timeout_s}; allowed: above 0")
+        _at_least("scrape.stale_s", self.stale_s, self.period_s)
+
+
+@dataclass(frozen=True)
 class AccessLogSettings:
     """One line per request."""
 
@@ -133,6 +157,7 @@ class RoutingSettings:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     gossip: GossipSettings = field(default_factory=GossipSettings)
+    scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     retry_after_s: int = 1

@@ -87,6 +87,7 @@ class LoadBook:
     def __init__(self) -> None:
         self._loads: dict[str, EngineLoad] = {}
         self._peers: dict[tuple[str, str], _PeerEntry] = {}
+        self._known: set[str] = set()
         self.changed: set[str] = set()
         """Engines whose own counts changed since the gossip last took them."""
 
@@ -121,15 +122,27 @@ class LoadBook:
             self._shift(engine, entry.counts if entry else Counts(), fresh)
 
     def expire(self, before_s: float) -> None:
-        """Forget what peers have not repeated since `before_s`."""
+        """Forget what peers have not repeated since `before_s`, and with it engines that only they knew."""
         silent = [key for key, entry in self._peers.items() if entry.heard_s < before_s]
         for key in silent:
             self._shift(key[1], self._peers.pop(key).counts, Counts())
+        self._drop_unknown()
+
+    def report(self, engine: str, running: int | None, waiting: int | None) -> None:
+        """What the engine itself says; None: it does not, or too long ago. Ignored for engines not in the table."""
+        if engine in self._known:
+            load = self.load(engine)
+            load.running, load.engine_waiting = running, waiting
 
     def forget(self, known: set[str]) -> None:
-        """Drop engines that are gone from the table and have no own work."""
-        for engine in [e for e, load in self._loads.items() if e not in known and load.own == (0, 0, 0)]:
-            if not any(key[1] == engine for key in self._peers):
+        """From now on these engines are in the table: drop all others that have no work, now and as it ends."""
+        self._known = known
+        self._drop_unknown()
+
+    def _drop_unknown(self) -> None:
+        told = {engine for _, engine in self._peers}
+        for engine in [e for e, load in self._loads.items() if e not in self._known and e not in told]:
+            if self._loads[engine].own == (0, 0, 0):
                 del self._loads[engine]
 
     def _shift(self, engine: str, old: Counts, new: Counts) -> None:

@@ -47,6 +47,7 @@ class RouterMetrics:
             "scheduler_plugin_duration_seconds", "One plugin's work", ("model", "plugin", "type"), PLUGIN_SECONDS
         )
         self.gossip = c("gossip_datagrams_total", "Load datagrams", ("direction", "outcome"))
+        self.scrapes = c("engine_scrapes_total", "Questions for the engines' own metrics", ("outcome",))
         self.table_synced = g("table_synced", "1 once routes, servers and engines have been listed", ())
         self.log_dropped = c("access_log_dropped_lines_total", "Access log lines dropped behind a slow output", ())
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}

@@ -8,6 +8,7 @@ from functools import lru_cache
 import aiohttp
 from yarl import URL
 
+from hekla.platform.base.errors import Unavailable
 from hekla.routing.config import UpstreamSettings
 
 
@@ -52,6 +53,22 @@ class Upstream:
     def session(self) -> aiohttp.ClientSession:
         assert self._session is not None, "Upstream.start was not awaited"
         return self._session
+
+    async def page(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
+        """The body at `url`. Raises Unavailable when it does not come whole, with 200, in time and within the size."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self.session.get(url_of(url), timeout=timeout, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise Unavailable(f"{url}: answered {response.status}")
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > bytes_max:
+                        raise Unavailable(f"{url}: larger than {bytes_max} bytes")
+                return bytes(body)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"{url}: {error or type(error).__name__}") from error
 
     async def post(
         self, engine: str, url: str, *, headers: list[tuple[str, str]], body: bytes, header_timeout_s: float | None

@@ -16,7 +16,7 @@ import pytest_asyncio
 from hekla.platform.base.clock import SystemClock
 from hekla.platform.base.ids import SeededIds
 from hekla.routing.app import Ingress, build_ingress
-from hekla.routing.config import AccessLogSettings, GossipSettings, RoutingSettings
+from hekla.routing.config import AccessLogSettings, GossipSettings, RoutingSettings, ScrapeSettings
 from hekla.routing.server import Listener, serve
 from hekla.routing.source import FakeObjectSource
 
@@ -195,9 +195,10 @@ StartSite = Callable[..., Awaitable[Site]]
 
 
 def quiet(settings: RoutingSettings) -> RoutingSettings:
-    """No access log on the test's output, gossip on loopback."""
+    """No access log on the test's output, gossip on loopback, no scraping unless the test sets it up."""
     return dataclasses.replace(
         settings,
+        scrape=settings.scrape if settings.scrape != ScrapeSettings() else ScrapeSettings(period_s=0),
         access_log=settings.access_log if settings.access_log.output != "stdout" else AccessLogSettings(enabled=False),
         gossip=dataclasses.replace(settings.gossip, host="127.0.0.1")
         if settings.gossip.host == "0.0.0.0"
