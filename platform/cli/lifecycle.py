@@ -62,7 +62,7 @@ def up(
         from hekla.platform.root.lifecycle import up as bring_up
 
         found = bring_up(settings, RayOptions(address=address, num_cpus=num_cpus, dashboard=dashboard), progress)
-    except HeklaError as error:
+    except (HeklaError, OSError) as error:
         fail(error)
     if apply:
         from hekla.platform.cli.apply import apply_and_wait
@@ -82,7 +82,7 @@ def down(
     try:
         settings = PlatformSettings.read(os.environ, home=home)
         leftovers = bring_down(settings.home_path, progress)
-    except HeklaError as error:
+    except (HeklaError, OSError) as error:
         fail(error)
     if purge:
         _forget(settings.home_path, settings.store_path, settings.cache_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -39,13 +39,20 @@ def up(settings: PlatformSettings, ray_options: RayOptions, report: Report) -> C
     home = settings.home_path
     known = ClusterFile.read(home)
     if known is not None and _answers(known.endpoint):
-        if ray_options.address not in ("", known.ray_address):
-            raise Permanent(f"hekla is already up on Ray {known.ray_address}; `hekla down` first to move it")
-        report(f"already up at {known.endpoint}")
+        _refuse_another_ray(known, ray_options)
+        other = "" if known.endpoint == settings.endpoint else "; for other settings: `hekla down`, then `hekla up`"
+        report(f"already up at {known.endpoint}{other}")
         return known
-    if known is None or not _is_alive(known):
+    if known is not None and not _is_alive(known):
+        _clear_away(known, home, report)
+        known = None
+    if known is None:
         _refuse_taken_port(settings)
         known = _begin(settings, ray_options, home, report)
+    else:
+        _refuse_another_ray(known, ray_options)
+        known = replace(known, endpoint=settings.endpoint)
+        known.write(home)
     ray_link.connect(known.ray_address, settings.ray_namespace)
     try:
         report("starting the platform (store, controllers, resource API)")
@@ -55,13 +62,27 @@ def up(settings: PlatformSettings, ray_options: RayOptions, report: Report) -> C
         ray_link.start_ingress(settings)
     finally:
         ray_link.disconnect()
-    _await_endpoint(known.endpoint)
+    report("waiting for the endpoint to answer")
+    _await_endpoint(known)
     report(f"ready at {known.endpoint}")
     return known
 
 
+def _refuse_another_ray(known: ClusterFile, options: RayOptions) -> None:
+    if options.address not in ("", known.ray_address):
+        raise Permanent(f"hekla is already up on Ray {known.ray_address}; `hekla down` first to move it")
+
+
+def _clear_away(known: ClusterFile, home: Path, report: Report) -> None:
+    """What a Ray of ours that crashed left behind is of no use: objects are in the store."""
+    if known.cluster_id:
+        report("clearing away what is left of a Ray that died")
+        stop_local_ray(known.cluster_id, Path(known.temp_dir))
+    ClusterFile.remove(home)
+
+
 def _begin(settings: PlatformSettings, options: RayOptions, home: Path, report: Report) -> ClusterFile:
-    endpoint = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"
+    endpoint = settings.endpoint
     if options.address:
         report(f"joining Ray at {options.address}")
         found = ClusterFile(endpoint=endpoint, ray_address=options.address, ray_namespace=settings.ray_namespace)
@@ -101,19 +122,26 @@ def down(home: Path, report: Report) -> list[str]:
     if known is None:
         report("nothing is up")
         return []
-    leftovers: list[str] = []
+    left: list[str] = []
     if _is_alive(known):
         try:
             _leave_cluster(known, report)
         except Exception as error:  # noqa: BLE001 -- whatever is broken there
-            # A half-dead cluster must not keep `down` from removing what it can by process id.
-            report(f"could not stop hekla gently ({error}); stopping its processes")
+            # A half-dead cluster of ours must not keep `down` from removing what it can by process id.
+            report(f"could not stop hekla gently: {error}")
+            left = [] if known.cluster_id else [_unreachable(known, home)]
     if known.cluster_id:
         report("stopping Ray")
-        leftovers = stop_local_ray(known.cluster_id, Path(known.temp_dir))
-    ClusterFile.remove(home)
-    report("down" if not leftovers else "down, but something stayed behind")
-    return leftovers
+        left = stop_local_ray(known.cluster_id, Path(known.temp_dir))
+    if known.cluster_id or not left:
+        ClusterFile.remove(home)
+    report("down" if not left else "down, but something stayed behind")
+    return left
+
+
+def _unreachable(known: ClusterFile, home: Path) -> str:
+    """A Ray that is not ours is not killed; the file stays, so that `down` can be repeated."""
+    return f"hekla on Ray {known.ray_address} (if that Ray is gone, remove {home / 'cluster.json'})"
 
 
 def _leave_cluster(known: ClusterFile, report: Report) -> None:
@@ -130,13 +158,11 @@ def _leave_cluster(known: ClusterFile, report: Report) -> None:
 
 
 def _is_alive(known: ClusterFile) -> bool:
-    """Is the Ray that the file names still there?"""
-    if known.cluster_id:
-        return bool(processes_of(known.cluster_id))
-    if ":" not in known.ray_address:
-        return True
+    """Does the Ray that the file names still answer? One whose head is dead can't be used, whatever else of it runs."""
+    if known.cluster_id and not processes_of(known.cluster_id):
+        return False
     host, _, port = known.ray_address.rpartition(":")
-    return _connects(host, int(port))
+    return not port.isdigit() or _connects(host.strip("[]"), int(port))
 
 
 def _connects(host: str, port: int) -> bool:
@@ -161,9 +187,10 @@ def _answers(endpoint: str) -> bool:
         return False
 
 
-def _await_endpoint(endpoint: str) -> None:
+def _await_endpoint(known: ClusterFile) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not _answers(endpoint):
+    while not _answers(known.endpoint):
         if time.monotonic() > deadline:
-            raise Permanent(f"{endpoint} did not answer within {READY_TIMEOUT_S:.0f} s; see `hekla logs --platform`")
+            logs = f"{known.temp_dir or '<temp dir of that Ray>'}/session_latest/logs"
+            raise Permanent(f"{known.endpoint} did not answer within {READY_TIMEOUT_S:.0f} s; logs are in {logs}")
         time.sleep(0.1)

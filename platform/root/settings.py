@@ -168,7 +168,11 @@ class ClusterFile:
             found = {name: value for name, value in json.loads(file.read_text()).items() if name in known}
             if not all(isinstance(value, str) for value in found.values()):
                 raise TypeError("every value has to be a text")
-            return cls(**found)
+            read = cls(**found)
+            # `hekla down` removes this folder.
+            if read.cluster_id and not Path(read.temp_dir).is_absolute():
+                raise ValueError("temp_dir has to be an absolute path")
+            return read
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, AttributeError) as error:

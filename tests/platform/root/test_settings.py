@@ -12,7 +12,9 @@ from hekla.platform.base.errors import Invalid, Permanent
 from hekla.platform.root.settings import ClusterFile, PlatformSettings
 from hekla.platform.sdk.address import find_address
 
-CLUSTER = ClusterFile("http://127.0.0.1:9000", "127.0.0.1:6379", "hekla", "abc", "/tmp/ray dir", "http://127.0.0.1:8265")
+CLUSTER = ClusterFile(
+    "http://127.0.0.1:9000", "127.0.0.1:6379", "hekla", "abc", "/tmp/ray dir", "http://127.0.0.1:8265"
+)
 
 
 def problems(environ: dict[str, str], **options: Any) -> dict[str, str]:
@@ -79,7 +81,10 @@ def test_the_cluster_file_is_read_as_it_was_written_by_us_and_by_the_sdk(tmp_pat
     assert ClusterFile.read(home) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"endpoint": "x"}', '{"endpoint": 1, "ray_address": 2}'])
+NO_FOLDER = '{"endpoint": "x", "ray_address": "y", "ray_namespace": "z", "cluster_id": "abc"}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"endpoint": "x"}', '{"endpoint": 1, "ray_address": 2}', NO_FOLDER])
 def test_a_broken_cluster_file_is_refused_with_its_path(tmp_path: Path, text: str) -> None:
     (tmp_path / "cluster.json").write_text(text)
     with pytest.raises(Permanent, match=r"cluster\.json"):
