@@ -10,7 +10,18 @@ from hekla.routing.view import LazyView
 
 
 class Call:
-    __slots__ = ("events", "exchange", "headers", "prefill_answer", "rejection", "server", "target", "tried", "view")
+    __slots__ = (
+        "events",
+        "exchange",
+        "headers",
+        "prefill_answer",
+        "rejection",
+        "server",
+        "target",
+        "tried",
+        "unreached",
+        "view",
+    )
 
     def __init__(self, exchange: Exchange, server: ModelServer, view: LazyView, events: EventRelay) -> None:
         self.exchange, self.server, self.view, self.events = exchange, server, view, events
@@ -19,6 +30,8 @@ class Call:
         self.headers = to_engine(exchange.raw_headers, exchange.request_id)
         self.tried: set[str] = set()
         """Keys of engines that failed it."""
+        self.unreached: set[str] = set()
+        """Those of them whose connection failed: with no other left they are asked again."""
         self.prefill_answer: bytes | None = None
         self.rejection: tuple[RawHeaders, bytes] | None = None
         """Headers and body of the last 429 from an engine."""

@@ -2,6 +2,9 @@
 
 KV moves only inside a ServingGroup (its engines share the group label), so a pair never crosses groups: first the
 best decode engine among groups that still have a prefill engine to try, then the best prefill engine of its group.
+
+A request of several sequences (`n` above 1, a batch of prompts) goes to a decode engine alone: an engine's prefill
+answer names the KV of one sequence, and the others would be continued from it as well, or from blocks freed already.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Planner:
             raise NothingReady
         usable = [group for group in groups if any(b.key not in tried for b in group.prefill)]
         decode = self._choose([b for group in usable for b in group.decode], request, tried, meter)
-        if request.path not in PAIR_PATHS:
+        if request.path not in PAIR_PATHS or not request.is_one_sequence:
             return Plan(decode.chosen, decode)
         home = next(group for group in usable if decode.chosen.backend in group.decode)
         prefill = self._choose(home.prefill, request, tried, meter)

@@ -59,7 +59,8 @@ class Gateway:
             await self._while_client_stays(exchange, raw)
         except Refusal as refusal:
             await exchange.refuse(refusal)
-        except ClientGone:
+        except (ClientGone, OSError):
+            # An engine's errors have other names by now: this is a server's way to say that `send` has no one to go to.
             _closed_by_client(exchange)
         except Exception:
             logger.exception("request %s failed", exchange.request_id)

@@ -30,7 +30,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 def to_engine(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[str, str]]:
     named = list(headers)
     dropped = _with_named(_TO_ENGINE_DROPPED, named)
-    kept = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in named if k.lower() not in dropped]
+    kept = [(k.decode("latin-1"), _text(v)) for k, v in named if k.lower() not in dropped]
     return [*kept, ("content-type", "application/json"), ("x-request-id", request_id)]
 
 
@@ -46,13 +46,21 @@ def to_platform(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]
     """The resource API checks credentials itself, so they stay."""
     named = [(name.lower(), value) for name, value in headers]
     dropped = _with_named(HOP_BY_HOP | {b"host"}, named)
-    return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in named if k not in dropped]
+    return [(k.decode("latin-1"), _text(v)) for k, v in named if k not in dropped]
 
 
 def from_platform(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     named = [(name.lower(), value) for name, value in headers]
     dropped = _with_named(HOP_BY_HOP | {b"date", b"server"}, named)
     return [(k, v) for k, v in named if k not in dropped]
+
+
+def _text(value: bytes) -> str:
+    """aiohttp writes headers in UTF-8: read so, a value in it leaves as the bytes that came."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _with_named(dropped: frozenset[bytes], headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:

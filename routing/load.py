@@ -7,7 +7,7 @@ from the moment an engine is chosen, and peers push theirs (`hekla.routing.gossi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Counts(NamedTuple):
@@ -53,7 +53,7 @@ class EngineLoad:
 
 
 class Ticket:
-    """One request on one engine, from choice to end. Every call after `end` does nothing."""
+    """One request on one engine, from choice to end; a context manager. Every call after `end` does nothing."""
 
     __slots__ = ("_book", "_ended", "_engine", "_streaming", "_tokens")
 
@@ -72,6 +72,12 @@ class Ticket:
             self._ended = True
             left = Counts(-1, 0, -1) if self._streaming else Counts(-1, -self._tokens, 0)
             self._book.add(self._engine, left)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hekla.routing.body import Body
+from hekla.routing.body import Body, MalformedBody
 
 PROMPT_FIELDS = ("prompt", "messages", "input", "instructions")
 CHARS_PER_TOKEN = 4
@@ -44,6 +44,17 @@ def token_ids(value: Any) -> int:
     if isinstance(value[0], list):
         return sum(token_ids(part) for part in value)
     return len(value) if isinstance(value[0], int) else 0
+
+
+def is_one_sequence(body: Body) -> bool:
+    """False when the engine makes several sequences of the request: a batch of prompts, `n` or `best_of` above 1."""
+    try:
+        if any(body.get(name) not in (None, 1) for name in ("n", "best_of")) or body.is_true("use_beam_search"):
+            return False
+        prompt = body.get("prompt") if "messages" not in body else None
+    except MalformedBody:
+        return False  # the engine will say so
+    return not isinstance(prompt, list) or len(prompt) <= 1 or isinstance(prompt[0], int)
 
 
 def chatml(messages: Any, system: Any = None) -> str:

@@ -55,7 +55,7 @@ class Proxy:
             if last is not None:
                 await self._before_retry(call, last, policy)
             try:
-                plan = self._plan(call, last)
+                plan = self._plan(call)
             except AllTried:
                 break
             exchange.upstream_attempts += 1
@@ -73,6 +73,8 @@ class Proxy:
             headers, body = call.rejection
             exchange.error_kind, exchange.error_message = "proxy", last.reason
             named = to_client(headers, exchange.request_id, resized=True)
+            if not any(name == b"retry-after" for name, _ in named):
+                named.append((b"retry-after", str(self._settings.retry_after_s).encode()))
             await exchange.begin(429, [*named, (b"content-length", str(len(body)).encode())])
             await exchange.finish(body)
             return
@@ -81,7 +83,7 @@ class Proxy:
         retry_after_s = self._settings.retry_after_s
         raise Refusal(503, message, kind="proxy", code="upstream_failed", retry_after_s=retry_after_s)
 
-    def _plan(self, call: Call, last: AttemptFailed | None) -> Plan:
+    def _plan(self, call: Call) -> Plan:
         view, retry_after_s = call.view, self._settings.retry_after_s
         view.now_s = self._clock.monotonic()
         meter = self._metrics.plugin_meter(view.model)
@@ -90,9 +92,10 @@ class Proxy:
                 return self._planner.plan(call.server, view, call.tried, meter)
             except AllTried:
                 # A broken connection says nothing about the engine: with no other left, ask it again.
-                if last is None or not last.unreached:
+                if not call.unreached:
                     raise
-                call.tried.clear()
+                call.tried -= call.unreached
+                call.unreached.clear()
                 return self._planner.plan(call.server, view, call.tried, meter)
         except NothingReady:
             message = f"no ready engine for the model {view.model!r}"
@@ -108,6 +111,8 @@ class Proxy:
         labels = (call.view.model, call.server.name, reason)
         self._metrics.child(self._metrics.retries, *labels).inc()
         call.tried.add(last.engine)
+        if last.unreached:
+            call.unreached.add(last.engine)
         # Another engine need not be waited for; a manifest that names an interval is obeyed.
         if call.server.retry is not None or len(call.server.backends) <= len(call.tried):
             await self._clock.sleep(policy.interval_s)
@@ -117,30 +122,36 @@ class Proxy:
         exchange, body = call.exchange, call.view.body
         exchange.upstream_started_s, exchange.first_byte_s = self._clock.monotonic(), None
         if plan.prefill is None:
-            await self._ask(call, plan.server, body, call.view.estimated_tokens, self._relay.relay)
+            with self._loads.begin(plan.server.backend.key, call.view.estimated_tokens) as ticket:
+                await self._ask(call, plan.server, body, ticket, self._relay.relay)
             return
+        # The decode engine is chosen now and counts now: who comes during the prefill must see it.
+        with self._loads.begin(plan.server.backend.key, 0) as ticket:
+            await self._pair(call, plan.prefill, plan.server, ticket)
+
+    async def _pair(self, call: Call, prefill: Candidate, decode: Candidate, ticket: Ticket) -> None:
+        """The prefill request, then the decode request under `ticket`."""
+        exchange, body = call.exchange, call.view.body
         connector = CONNECTORS.get(call.server.connector)
         if connector is None:
             known = ", ".join(sorted(CONNECTORS))
             message = f"the connector {call.server.connector!r} is not supported; known: {known}"
             raise Refusal(503, message, kind="scheduling", code="connector_unsupported")
         call.prefill_answer = None
-        await self._ask(
-            call, plan.prefill, connector.prefill_body(body), call.view.estimated_tokens, self._keep_prefill
-        )
+        with self._loads.begin(prefill.backend.key, call.view.estimated_tokens) as prefilling:
+            await self._ask(call, prefill, connector.prefill_body(body), prefilling, self._keep_prefill)
         answer = call.prefill_answer
         if answer is None:
             return  # the prefill engine refused the request itself, and the client has its answer
-        exchange.prefill_s = self._clock.monotonic() - exchange.upstream_started_s
-        await self._ask(call, plan.server, connector.decode_body(body, answer), 0, self._relay.relay)
+        exchange.prefill_s = self._clock.monotonic() - (exchange.upstream_started_s or exchange.started_s)
+        await self._ask(call, decode, connector.decode_body(body, answer), ticket, self._relay.relay)
 
     async def _ask(
-        self, call: Call, candidate: Candidate, body: Body, tokens: int,
+        self, call: Call, candidate: Candidate, body: Body, ticket: Ticket,
         use: Callable[[Call, aiohttp.ClientResponse, Ticket], Awaitable[None]],
     ) -> None:  # fmt: skip
-        """Sends `body` to an engine and hands its answer to `use`; counts it as load meanwhile."""
+        """Sends `body` to an engine and hands its answer to `use`; `ticket` counts it as load meanwhile."""
         exchange, backend = call.exchange, candidate.backend
-        ticket = self._loads.begin(backend.key, tokens)
         active = self._metrics.child(self._metrics.upstream, call.server.name, *backend_labels(exchange))
         active.inc()
         exchange.backend, exchange.upstream_status = backend.key, 0
@@ -161,7 +172,6 @@ class Proxy:
             raise
         finally:
             active.dec()
-            ticket.end()
 
     async def _refuse_to_relay_failure(self, call: Call, response: aiohttp.ClientResponse, engine: str) -> None:
         if response.status not in RETRIED_STATUSES:

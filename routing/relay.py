@@ -11,7 +11,7 @@ from hekla.routing.load import Ticket
 from hekla.routing.metrics import RouterMetrics
 from hekla.routing.refusal import stream_error
 from hekla.routing.upstream import AttemptFailed
-from hekla.routing.usage import JsonTail
+from hekla.routing.usage import USAGE_PATHS, JsonTail, Usage
 
 
 class Relay:
@@ -46,33 +46,35 @@ class Relay:
             while chunk:
                 if out := feed(chunk):
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-                chunk = await read()
-        except (aiohttp.ClientError, OSError) as error:
-            await self._engine_lost(call, error)
-            return
-        exchange.usage = call.events.usage()
+                try:
+                    chunk = await read()
+                except (aiohttp.ClientError, OSError) as error:
+                    await self._engine_lost(call, error)
+                    return
+        finally:
+            # Also when the client has left: its tokens were computed all the same.
+            exchange.usage = call.events.usage() or _seen(call, response.status)
         await exchange.finish(call.events.rest())
 
     async def _engine_lost(self, call: Call, error: Exception) -> None:
         """The engine died after whole events have reached the client. Ends the stream with an error event."""
         exchange = call.exchange
         self._note_lost(call, error)
-        exchange.usage = call.events.usage()
         await exchange.finish(stream_error(exchange.path, "the engine serving this request was lost"))
 
     async def _whole(self, call: Call, response: aiohttp.ClientResponse) -> None:
         exchange, tail = call.exchange, JsonTail()
         chunk = await self._first_chunk(call, response)
         await exchange.begin(response.status, to_client(response.raw_headers, exchange.request_id, resized=False))
-        try:
-            while chunk and not response.content.is_eof():
-                tail.feed(chunk)
-                await exchange.write(chunk)
+        while chunk and not response.content.is_eof():
+            tail.feed(chunk)
+            await exchange.write(chunk)
+            try:
                 chunk = await response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            # A length or chunked framing left unfinished is how HTTP says that a body is not whole.
-            self._note_lost(call, error)
-            return
+            except (aiohttp.ClientError, OSError) as error:
+                # A length or chunked framing left unfinished is how HTTP says that a body is not whole.
+                self._note_lost(call, error)
+                return
         tail.feed(chunk)
         if response.status < 300:
             exchange.usage = tail.usage()
@@ -82,3 +84,13 @@ class Relay:
         exchange = call.exchange
         exchange.error_kind, exchange.error_message = "proxy", f"{exchange.backend} was lost: {error}"
         self._metrics.child(self._metrics.lost_streams, call.view.model, call.server.name).inc()
+
+
+def _seen(call: Call, status: int) -> Usage | None:
+    """Of a stream that ended before it told its usage: the prompt as estimated, a token for each event seen.
+
+    None where events are not tokens: on other paths, and in an engine's error.
+    """
+    if status >= 300 or call.exchange.path not in USAGE_PATHS or not call.events.events:
+        return None
+    return Usage(call.exchange.estimated_tokens, call.events.events)

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from hekla.platform.base.tasks import TaskOwner
+from hekla.routing.http_protocol import BoundedHeads
 
 KEEPALIVE_S = 75
 """Longer than HAProxy and cloud balancers keep an idle connection (60 s): the client side closes first."""
@@ -61,14 +62,17 @@ class Listener:
             self._task.result()
 
 
-async def serve(app: Any, host: str, port: int, *, reuse_port: bool = False) -> Listener:
+async def serve(
+    app: Any, host: str, port: int, *, reuse_port: bool = False, protocol: type[BoundedHeads] = BoundedHeads
+) -> Listener:
     """Listen on `host:port` (0: a free port) until the listener is stopped. Raises OSError when the port is taken.
 
-    `reuse_port` lets several ingress processes of one machine share the port; the kernel spreads connections.
+    `reuse_port` lets several ingress processes of one machine share the port; the kernel spreads connections. Heads of
+    requests are bounded as `protocol` says.
     """
     sock = _bound(host, port, reuse_port)
     config = uvicorn.Config(
-        app, loop="none", http="httptools", ws="none", lifespan="off", access_log=False, log_level="warning",
+        app, loop="none", http=protocol, ws="none", lifespan="off", access_log=False, log_level="warning",
         log_config=None, server_header=False, timeout_keep_alive=KEEPALIVE_S, backlog=BACKLOG,
         proxy_headers=False, interface="asgi3",
     )  # fmt: skip

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hekla.platform.api.meta import Json
-from hekla.routing.backend import ModelServer, ServerKey, server_of
+from hekla.routing.backend import ModelServer, ServerKey, backend_of, server_of
 from hekla.routing.matching import Route, Rule, Target, route_of
+
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
+"""What reading an object raises whose fields have not the types admission gives them."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def _usable_routes(objects: Iterable[Json], problems: dict[str, str]) -> list[Ro
             continue
         try:
             found.append(route_of(obj))
-        except (ValueError, TypeError, KeyError) as error:
-            problems[_name(obj)] = str(error)
+        except MALFORMED as error:
+            problems[_name(obj)] = _why(error)
     return sorted(found, key=lambda route: (*route.created[:2], route.key))
 
 
@@ -97,6 +100,11 @@ def _servers(
 ) -> dict[ServerKey, ModelServer]:
     by_namespace: dict[str, list[Json]] = {}
     for engine in engines:
+        try:
+            backend_of(engine)
+        except MALFORMED as error:
+            problems[_name(engine)] = _why(error)
+            continue
         by_namespace.setdefault(engine["metadata"].get("namespace") or "default", []).append(engine)
     found = {}
     for obj in objects:
@@ -104,9 +112,13 @@ def _servers(
         try:
             server = server_of(obj, by_namespace.get(namespace, []))
             found[server.key] = server
-        except (ValueError, TypeError, KeyError) as error:
-            problems[_name(obj)] = str(error)
+        except MALFORMED as error:
+            problems[_name(obj)] = _why(error)
     return found
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, AttributeError)) else str(error)
 
 
 def _index(pairs: Iterable[tuple[str, Route]]) -> dict[str, tuple[Route, ...]]:

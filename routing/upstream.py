@@ -88,7 +88,11 @@ class Upstream:
             raise AttemptFailed(engine, str(error) or type(error).__name__, unreached=True) from error
 
 
-@lru_cache(maxsize=4096)
 def url_of(text: str) -> URL:
     """Parsing a URL costs more than all else per request, and there are only engines times paths of them."""
+    return _kept_url(text) if "?" not in text else URL(text, encoded=True)  # queries are the clients': any number
+
+
+@lru_cache(maxsize=4096)
+def _kept_url(text: str) -> URL:
     return URL(text, encoded=True)

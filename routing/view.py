@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from hekla.routing.body import Body
-from hekla.routing.prompt import estimated_tokens, prompt_text
+from hekla.routing.prompt import estimated_tokens, is_one_sequence, prompt_text
 
 
 class LazyView:
@@ -37,6 +37,10 @@ class LazyView:
     @cached_property
     def prompt_text(self) -> str:
         return prompt_text(self.body)
+
+    @cached_property
+    def is_one_sequence(self) -> bool:
+        return is_one_sequence(self.body)
 
     @cached_property
     def estimated_tokens(self) -> int:

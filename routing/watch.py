@@ -68,6 +68,10 @@ class TableKeeper:
             except Unavailable as error:
                 failures += 1
                 logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s; the last table stays", error)
+            except Exception:
+                # An answer that is not the resource API's. Giving up would leave this table as it is for ever.
+                version, failures = "", failures + 1
+                logger.exception("following %s failed; the last table stays", kind)
             # A stream that ends at once must not become a busy loop either.
             await self._clock.sleep(self._pause_s(failures))
 
@@ -99,7 +103,11 @@ class TableKeeper:
             self._dirty.clear()
             if len(self._objects) < len(KINDS):
                 continue
-            table = build_table(*(self._objects[kind].values() for kind in KINDS))
+            try:
+                table = build_table(*(self._objects[kind].values() for kind in KINDS))
+            except Exception:
+                logger.exception("the routing table can't be built; the last one stays")
+                continue
             for name in table.problems.keys() - self.table.problems.keys():
                 logger.warning("not routed: %s: %s", name, table.problems[name])
             self.table = table

@@ -49,6 +49,10 @@ class RequestView(Protocol):
         """Prompt tokens at four characters each; exact when the prompt is token ids. Lazily."""
 
     @property
+    def is_one_sequence(self) -> bool:
+        """False when the engine makes several sequences of it: a batch of prompts, or `n` above 1. Lazily."""
+
+    @property
     def now_s(self) -> float:
         """Monotonic seconds at which the decision is made."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from hekla.routing.body import Body
 from hekla.routing.connectors.catalog import CONNECTORS
+from hekla.routing.table import build_table
 
 PARAMS = {"do_remote_prefill": True, "remote_engine_id": "x", "remote_block_ids": [[1, 2]], "remote_port": 5600}
 PD_GROUP = {"groupKey": "group", "prefillLabels": {"role": "prefill"}, "decodeLabels": {"role": "decode"}}
@@ -166,3 +168,68 @@ async def test_paths_without_a_decode_phase_go_to_one_engine(start_pair: Any) ->
     site, pairs = await start_pair()
     assert (await site.post("/v1/embeddings", input="x"))[0] == 200
     assert (len(pairs["g0"][0].requests), len(pairs["g0"][1].requests)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pairs_up"),
+    [
+        ("/v1/completions", {"prompt": ["a", "b"]}, False),
+        ("/v1/completions", {"prompt": [[1], [2]]}, False),
+        ("/v1/completions", {"prompt": "a", "n": 2}, False),
+        ("/v1/completions", {"prompt": "a", "best_of": 3}, False),
+        ("/v1/chat/completions", {"messages": [], "n": 2}, False),
+        ("/v1/chat/completions", {"messages": [], "use_beam_search": True}, False),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, True),
+        ("/v1/completions", {"prompt": ["a"]}, True),
+        ("/v1/completions", {"prompt": "a", "n": 1, "best_of": None}, True),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}] * 3}, True),
+    ],
+)
+async def test_only_a_request_of_one_sequence_is_prefilled_elsewhere(
+    start_pair: Any, path: str, body: Any, pairs_up: bool
+) -> None:
+    # vLLM's answer names the KV of the first sequence only: all prompts of a batch would continue from that one.
+    site, pairs = await start_pair()
+    first, second = pairs["g0"]
+    async with site.client.post(path, json={"model": "m", **body}) as response:
+        assert response.status == 200
+    assert len(first.requests) == int(pairs_up)
+    assert ("kv_transfer_params" in second.requests[0].json) is pairs_up
+
+
+async def test_a_decode_engine_counts_from_its_choice_so_that_prefills_in_flight_spread(
+    start_pair: Any, kit: Any
+) -> None:
+    site, pairs = await start_pair(groups=("g0", "g1"))
+    release = asyncio.Event()
+
+    async def held(answer: Any) -> None:
+        await release.wait()
+        await prefill(answer)
+
+    for first, _ in pairs.values():
+        first.behave = held
+    async with asyncio.TaskGroup() as group:
+        for i in range(6):
+            group.create_task(site.post())
+            await kit.until(lambda n=i + 1: sum(len(p.requests) for p, _ in pairs.values()) == n, "prefilling")
+        loads = [site.ingress.loads.load(f"default/{name}-decode").requests for name in pairs]
+        assert loads == [3, 3]
+        release.set()
+    assert [len(second.requests) for _, second in pairs.values()] == [3, 3]
+    assert site.ingress.loads.own() == {}
+
+
+def test_workers_and_engines_without_an_address_are_in_no_group(kit: Any) -> None:
+    worker = kit.engine("g0-worker", "http://h:3", app="m", group="g0", role="decode")
+    worker["spec"]["index"] = 1
+    engines = [
+        kit.engine("g0-prefill", "http://h:1", app="m", group="g0", role="prefill"),
+        kit.engine("g0-decode", "http://h:2", app="m", group="g0", role="decode"),
+        kit.engine("g0-nowhere", "", app="m", group="g0", role="decode"),
+        worker,
+    ]
+    server = build_table([], [kit.model_server(workloadSelector=SELECTOR)], engines).servers[("default", "s")]
+    assert server.groups is not None
+    assert [b.key for b in server.groups["g0"].decode] == ["default/g0-decode"]
+    assert {b.key for b in server.backends} == {"default/g0-prefill", "default/g0-decode"}

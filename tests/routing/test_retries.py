@@ -190,3 +190,30 @@ async def test_least_request_sends_work_to_the_idle_engine(start_site: Any, star
     assert len(backends[2].requests) >= 36
     for ticket in tickets:
         ticket.end()
+
+
+async def test_with_no_other_left_only_the_engine_that_was_not_reached_is_asked_again(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    async def breaks(answer: Any) -> None:
+        await answer.begin()  # and ends the connection before any byte of the body
+
+    answers, broken = await three(start_backend, failing(500), breaks)
+    site = await start_site(
+        *kit.objects(answers, broken, trafficPolicy={"retry": {"attempts": 5, "retryInterval": "1ms"}})
+    )
+    for i in range(1, 5):
+        assert (await site.post())[0] == 503
+        assert len(answers.requests) == i, "an engine that answered is not asked again"
+    assert len(broken.requests) == 4 * 5
+
+
+async def test_an_engines_429_that_does_not_say_when_gets_a_retry_after(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    async def busy(answer: Any) -> None:
+        await answer.reply(429, {})
+
+    site = await start_site(*kit.objects(await start_backend(busy)))
+    async with site.client.post("/v1/completions", json={"model": "m", "prompt": "x"}) as response:
+        assert (response.status, response.headers.getall("retry-after")) == (429, ["1"])
