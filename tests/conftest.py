@@ -24,7 +24,22 @@ from hekla.platform.root.ray_processes import RayHead, start_local_ray, stop_loc
 from hekla.platform.sdk import Client
 
 ROOT = Path(__file__).parent.parent
-WORDS = "river mountain copper violin harvest lantern orchard meadow thunder canvas pepper harbor marble winter".split()
+WORDS = [
+    "river",
+    "mountain",
+    "copper",
+    "violin",
+    "harvest",
+    "lantern",
+    "orchard",
+    "meadow",
+    "thunder",
+    "canvas",
+    "pepper",
+    "harbor",
+    "marble",
+    "winter",
+]
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,42 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
 Hekla = Callable[..., Any]
 
 
-def listening() -> set[tuple[str, int]]:
-    connections = psutil.net_connections("inet")
-    return {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN and c.laddr}
+def listening(pids: set[int] | None = None) -> set[tuple[str, int]]:
+    """Addresses that somebody (or one of `pids`) listens on."""
+    found = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return {(c.laddr[0], c.laddr[1]) for c in found if pids is None or c.pid in pids}
 
 
 def temp_folders() -> set[str]:
     return set(os.listdir(tempfile.gettempdir()))
 
 
-def running(cluster_id: str) -> list[str]:
-    found = []
-    for process in psutil.process_iter(["pid", "name"]):
+def running(cluster_id: str) -> set[int]:
+    """Living processes that carry the cluster's mark."""
+    found = set()
+    for process in psutil.process_iter():
         try:
-            if process.environ().get("HEKLA_CLUSTER") == cluster_id:
-                found.append(f"{process.pid} {process.name()}")
+            if process.environ().get("HEKLA_CLUSTER") == cluster_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
         except psutil.Error:
             continue
     return found
 
 
+@pytest.fixture
+def home(hekla: Hekla, tmp_path: Path) -> Iterator[Path]:
+    """A home whose platform is down in the end, whatever the test came to."""
+    yield tmp_path / "home"
+    hekla("down", "--home", str(tmp_path / "home"))
+
+
 def test_up_status_down_twice_leave_nothing_behind(
-    hekla: Hekla, free_port: Callable[[], int], simulated: Callable[..., Any], tmp_path: Path
+    hekla: Hekla, free_port: Callable[[], int], simulated: Callable[..., Any], home: Path, tmp_path: Path
 ) -> None:
-    home, port = tmp_path / "home", free_port()
+    port = free_port()
     manifest = tmp_path / "model.json"
     manifest.write_text(json.dumps(simulated("brief")))
-    ports, shared, folders = listening(), set(os.listdir("/dev/shm")), temp_folders()
+    shared, folders = set(os.listdir("/dev/shm")), temp_folders()
     for _ in range(2):
         hekla("up", "--home", str(home), "--port", str(port), "--num-cpus", "2", "--apply", str(manifest))
         cluster = json.loads((home / "cluster.json").read_text())
@@ -60,10 +69,11 @@ def test_up_status_down_twice_leave_nothing_behind(
             timeout=30,
         )
         assert answer.status_code == 200
-        assert running(cluster["cluster_id"])
+        ports = listening(running(cluster["cluster_id"]))
+        assert ("127.0.0.1", port) in ports
         hekla("down", "--home", str(home))
-        assert running(cluster["cluster_id"]) == []
-        assert listening() - ports == set()
+        assert running(cluster["cluster_id"]) == set()
+        assert listening() & ports == set()
         assert set(os.listdir("/dev/shm")) - shared == set()
         assert {name for name in temp_folders() - folders if re.search("hekla|ray|serve|haproxy", name)} == set()
         assert not (home / "cluster.json").exists()
