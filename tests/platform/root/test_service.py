@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hekla.platform.base.errors import NotFound
 Simulated = Callable[..., Json]
 Until = Callable[..., Any]
 SERVING = "chat-engine"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 async def test_a_booster_becomes_ready_engines_and_leaves_nothing_when_deleted(
@@ -150,3 +152,14 @@ async def test_an_engine_that_does_not_stop_by_itself_does_not_keep_the_platform
     platform.cluster.kill_actor(victim)
     await platform.stop(number, stop_engines=True)
     assert await platform.cluster.actors() == await platform.cluster.placement_groups() == set()
+
+
+@pytest.mark.parametrize(("folder", "serving"), [("simulated", "simulated-sim"), ("native", "native")])
+async def test_an_example_of_simulated_engines_becomes_ready(platform: Any, folder: str, serving: str) -> None:
+    _, client = await platform.start()
+    await client.apply(EXAMPLES / folder)
+    obj = await client.wait_ready("ModelServing", serving, timeout_s=30)
+    engines = await client.list("Engine", labels={"modelserving.volcano.sh/name": serving})
+    assert {engine["spec"]["role"] for engine in engines} == {"prefill", "decode"}
+    (model,) = (await client.status())["models"]
+    assert model["enginesReady"] == model["engines"] == 2 * obj["spec"]["replicas"]
