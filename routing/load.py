@@ -6,6 +6,7 @@ from the moment an engine is chosen, and peers push theirs (`hekla.routing.gossi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -96,6 +97,11 @@ class LoadBook:
         self._known: set[str] = set()
         self.changed: set[str] = set()
         """Engines whose own counts changed since the gossip last took them."""
+
+    @property
+    def engines(self) -> Collection[str]:
+        """Those of which anything is remembered."""
+        return self._loads.keys()
 
     def load(self, engine: str) -> EngineLoad:
         """The live object: keep it, it stays current."""

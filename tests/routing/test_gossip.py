@@ -160,3 +160,18 @@ async def test_two_ingresses_see_each_others_requests_and_spread_them(
         assert [len(backend.requests) for backend in backends] == [2, 2, 2, 2]
         release.set()
     await kit.until(lambda: all(not site.ingress.loads.load("default/e0").requests for site in sites), "all over")
+
+
+def test_engines_that_only_a_datagram_named_are_forgotten_with_it() -> None:
+    book = LoadBook()
+    book.forget({"known"})
+    for i in range(1000):
+        book.apply_peer("p", i + 1, {f"made-up-{i}": Counts(1, 1, 0)}, now_s=0.0)
+    ticket = book.begin("left-the-table", 0)
+    book.load("known")
+    book.expire(1.0)
+    assert set(book.engines) == {"known", "left-the-table"}
+    ticket.end()
+    book.expire(1.0)
+    assert set(book.engines) == {"known"}
+    book.check()

@@ -219,3 +219,65 @@ async def test_draining_waits_for_streams_in_flight(start_site: Any, start_backe
         release.set()
     assert drain.result()
     assert stream.result().endswith(b"[DONE]\n\n")
+
+
+async def test_tokens_of_a_stream_its_client_left_are_counted_as_far_as_seen(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    async def endless(answer: Any) -> None:
+        await answer.begin(content_type="text/event-stream")
+        for _ in range(5):
+            await answer.write(kit.event({"choices": [{"delta": {"content": "x"}}]}))
+        await answer.wait_left()
+
+    site = await start_site(*kit.objects(await start_backend(endless)))
+    body = {"model": "m", "prompt": [1, 2, 3], "stream": True}
+    response = await site.client.post("/v1/completions", json=body)
+    got = b""
+    while got.count(b"\n\n") < 5:
+        got += await response.content.readany()
+    response.close()
+    await kit.until(lambda: site.sample("requests_total", error_type="client_closed") == 1, "counted")
+    assert site.sample("tokens_total", token_type="input") == 3
+    assert site.sample("tokens_total", token_type="output") == 5
+
+
+async def test_a_send_that_fails_is_the_clients_leaving_and_not_the_engines_loss(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    # ASGI lets a server raise OSError from `send` on a closed connection; uvicorn returns silently instead.
+    site = await start_site(*kit.objects(await start_backend()))
+    body = json.dumps({"model": "m", "prompt": "x", "stream": True}).encode()
+    messages = [{"type": "http.request", "body": body}]
+    never = asyncio.Event()
+
+    async def receive() -> Any:
+        if not messages:
+            await never.wait()
+        return messages.pop()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise BrokenPipeError
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+    await site.ingress.app(scope, receive, send)
+    assert site.sample("requests_total", error_type="client_closed", status_code="499") == 1
+    assert site.sample("lost_streams_total") == 0
+    assert site.ingress.loads.own() == {}
+
+
+async def test_bytes_of_header_values_reach_the_engine_as_they_came(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    backend = await start_backend()
+    site = await start_site(*kit.objects(backend))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+    body = b'{"model":"m","prompt":"x"}'
+    writer.write(
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-name: J\xc3\xb6rg\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+    writer.write(body)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert dict(backend.requests[0].scope["headers"])[b"x-name"] == b"J\xc3\xb6rg"

@@ -153,3 +153,23 @@ def test_https_ports_are_spoken_to_in_https(kit: Any) -> None:
 def test_a_bad_duration_names_itself(kit: Any) -> None:
     routed = build_table([], [kit.model_server(trafficPolicy={"timeout": "soon"})], [])
     assert "'soon'" in routed.problems["ModelServer default/s"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("route", {"spec": {"modelName": "m", "rules": "all"}}),
+        ("route", {"spec": {"modelName": "m", "rules": [{"modelMatch": [], "targetModels": 7}]}}),
+        ("server", {"spec": {"workloadSelector": "app=m"}}),
+        ("server", {"spec": {"trafficPolicy": {"retry": "often"}}}),
+        ("engine", {"status": {"phase": "Ready", "address": 8000}}),
+    ],
+)
+def test_an_object_with_fields_of_the_wrong_type_is_left_out_alone(kit: Any, kind: str, change: Any) -> None:
+    made = {"route": kit.model_route, "server": kit.model_server, "engine": lambda name: kit.engine(name, "http://h:9")}
+    objects = {"route": [kit.model_route()], "server": [kit.model_server()], "engine": [kit.engine("e", "http://h:1")]}
+    objects[kind].append({**made[kind]("bad"), **change})
+    routed = build_table(objects["route"], objects["server"], objects["engine"])
+    assert [name.split("/")[1] for name in routed.problems] == ["bad"]
+    assert routed.models == ("m",)
+    assert [b.key for b in routed.servers[("default", "s")].backends] == ["default/e"]

@@ -13,7 +13,7 @@ from hekla.platform.base.clock import VirtualClock
 from hekla.platform.base.errors import Gone, Unavailable
 from hekla.platform.base.ids import SeededIds
 from hekla.routing.config import WatchSettings
-from hekla.routing.source import FakeObjectSource, HttpObjectSource
+from hekla.routing.source import Change, FakeObjectSource, HttpObjectSource
 from hekla.routing.watch import TableKeeper
 
 
@@ -188,3 +188,33 @@ async def test_without_the_platform_its_paths_answer_a_status_with_retry_after(s
                 assert response.headers["retry-after"] == "1"
                 body = await response.json()
                 assert (body["kind"], body["code"], body["reason"]) == ("Status", 503, "ServiceUnavailable")
+
+
+class BabblingSource(FakeObjectSource):
+    """A source whose answers may be anything, as when another program took the platform's port."""
+
+    def __init__(self, *objects: Any) -> None:
+        super().__init__(*objects)
+        self.babbles = False
+
+    async def list(self, kind: str) -> Any:
+        if self.babbles:
+            return [{"hello": "world"}], "1"
+        return await super().list(kind)
+
+    async def watch(self, kind: str, since: str) -> Any:
+        async for change in super().watch(kind, since):
+            yield Change("ADDED", {}) if self.babbles else change
+
+
+async def test_answers_that_make_no_sense_leave_the_last_table_and_are_got_over(kit: Any) -> None:
+    source, clock = BabblingSource(kit.model_route()), VirtualClock()
+    keeper = await keeper_of(source, clock)
+    source.babbles = True
+    source.put(kit.model_route("r2", model="n"))
+    await clock.advance(20)
+    assert keeper.table.models == ("m",)
+    source.babbles = False
+    await clock.advance(6)
+    assert keeper.table.models == ("m", "n")
+    await keeper.stop()
