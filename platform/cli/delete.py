@@ -9,7 +9,7 @@ import typer
 from hekla.platform.api.registry import kind_named
 from hekla.platform.base.errors import NotFound
 from hekla.platform.cli.options import DEFAULT_WAIT, Namespace, OptionalFiles, Timeout, client_of, seconds_of
-from hekla.platform.cli.output import progress, say
+from hekla.platform.cli.output import ProgressLine, progress, say
 
 if TYPE_CHECKING:
     from hekla.platform.sdk import Client
@@ -36,7 +36,8 @@ def delete(
         deleted = [(target, _delete(client, target, is_one_of_many=bool(filename))) for target in targets]
         for (its_kind, its_namespace, its_name), uid in deleted if wait else ():
             if uid:
-                client.wait_gone(its_kind, its_name, timeout_s, namespace=its_namespace, uid=uid)
+                with ProgressLine(f"waiting until {kind_named(its_kind).kind} {its_name} and its engines are gone"):
+                    client.wait_gone(its_kind, its_name, timeout_s, namespace=its_namespace, uid=uid)
 
 
 def _targets(sources: list[str], namespace: str) -> list[Target]:

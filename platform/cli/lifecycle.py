@@ -72,7 +72,7 @@ def up(
 
 def down(
     home: Annotated[str | None, typer.Option(help="Folder given to `hekla up` (~/.hekla).")] = None,
-    purge: Annotated[bool, typer.Option(help="Also forget every object and remove cached models.")] = False,
+    purge: Annotated[bool, typer.Option(help="Also forget every object and remove cached models and logs.")] = False,
 ) -> None:
     """Stop everything `hekla up` started here. Objects stay in the store unless --purge."""
     from hekla.platform.cli.output import fail, progress
@@ -84,15 +84,19 @@ def down(
         leftovers = bring_down(settings.home_path, progress)
     except (HeklaError, OSError) as error:
         fail(error)
-    if purge:
-        _forget(settings.home_path, settings.store_path, settings.cache_path)
     if leftovers:
-        fail(HeklaError("left behind: " + ", ".join(leftovers)))
+        kept = "; nothing is purged while that is there" if purge else ""
+        fail(HeklaError(f"left behind: {', '.join(leftovers)}{kept}"))
+    if purge:
+        progress(f"removing objects, logs and cached models from {settings.home_path}")
+        _forget(settings.home_path, settings.store_path, settings.cache_path)
 
 
 def _forget(home: Path, store: Path, cache: Path) -> None:
-    for path in (store, store.with_name(store.name + "-wal"), store.with_name(store.name + "-shm")):
+    """Only what hekla wrote: the home may be a folder that has other things in it."""
+    for path in (store, *(store.with_name(store.name + end) for end in ("-wal", "-shm")), home / "ray-start.log"):
         path.unlink(missing_ok=True)
-    shutil.rmtree(cache, ignore_errors=True)
+    for folder in (cache, home / "logs"):
+        shutil.rmtree(folder, ignore_errors=True)
     if home.is_dir() and not any(home.iterdir()):
         home.rmdir()

@@ -93,6 +93,8 @@ class ProgressLine:
 
             self._status = Console(stderr=True).status(Text(self._title))
             self._status.start()
+        else:
+            self.show("")
         return self
 
     def show(self, text: str) -> None:

@@ -34,7 +34,8 @@ def wait(
         if goal is Goal.READY:
             wait_for(client, kind, name, timeout_s, namespace=namespace)
         else:
-            client.wait_gone(kind, name, timeout_s)
+            with ProgressLine(f"waiting until {kind} {name} and its engines are gone"):
+                client.wait_gone(kind, name, timeout_s)
             say(f"{kind} {namespace}/{name} gone")
 
 

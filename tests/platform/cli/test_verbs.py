@@ -217,3 +217,9 @@ def test_help_imports_neither_ray_nor_an_http_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_deleting_says_what_it_waits_for(applied: Any) -> None:
+    said = applied("delete", "ms", "chat").stderr
+    assert "waiting until ModelServing chat and its engines are gone" in said
+    assert "waiting" in applied("wait", "ms", "chat", "--for", "delete").stderr

@@ -134,3 +134,19 @@ def test_a_home_that_is_no_folder_and_a_broken_cluster_file_end_in_one_message(
     refused = hekla(verb, "--home", str(tmp_path), fails=1)
     assert "cluster.json is not what `hekla up` writes" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.timeout(60)
+def test_purge_removes_what_hekla_wrote_and_nothing_else(hekla: Callable[..., Any], tmp_path: Path) -> None:
+    home = tmp_path / "my home"
+    for name in ("models/abc/weights", "logs/default/engine.log"):
+        (home / name).parent.mkdir(parents=True)
+    for name in ("store.db", "store.db-wal", "ray-start.log", "models/abc/weights", "logs/default/engine.log", "mine"):
+        (home / name).write_text("x")
+    hekla("down", "--home", str(home))
+    assert (home / "store.db").exists()
+    hekla("down", "--purge", HEKLA_HOME=str(home))
+    assert [path.name for path in home.iterdir()] == ["mine"]
+    (home / "mine").unlink()
+    hekla("down", "--purge", "--home", str(home))
+    assert not home.exists()
