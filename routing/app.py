@@ -97,7 +97,7 @@ class Ingress:
             settings, proxy, lambda: self.keeper.table, synced=lambda: self.keeper.synced,
             metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
-        self._platform = PlatformProxy(upstream, platform_url, settings.retry_after_s)
+        self._platform = PlatformProxy(upstream, platform_url, settings)
         self._started = False
         self.is_draining = False
 

@@ -20,11 +20,21 @@ class LimitSettings:
     """Requests an engine may report as waiting before it gets no more (the reference's `maxWaitingRequests`)."""
     body_read_timeout_s: float = 60.0
     """Longest silence while a client uploads its body: a slow client may not hold a slot for ever."""
+    body_deadline_s: float = 600.0
+    """Until a body is whole: the largest at half a megabit a second. A client that drips bytes may not hold a slot."""
+    bodies_bytes_max: int = 2 * 2**30
+    """Bodies one replica holds at once, over all requests; above it answers 429 before it runs out of memory."""
     event_bytes_max: int = 2**20
     """Longest SSE event held back until it is whole; a longer one is relayed in pieces."""
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes_max", "requests_in_flight_max", "engine_requests_max", "event_bytes_max"):
+        for name in (
+            "body_bytes_max",
+            "requests_in_flight_max",
+            "engine_requests_max",
+            "event_bytes_max",
+            "bodies_bytes_max",
+        ):
             _at_least(f"limits.{name}", getattr(self, name), 1)
         _at_least("limits.engine_waiting_max", self.engine_waiting_max, 1)
 

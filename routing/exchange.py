@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hekla.platform.base.tasks import TaskOwner
-from hekla.routing.config import LimitSettings
+from hekla.routing.config import LimitSettings, RoutingSettings
 from hekla.routing.headers import RawHeaders
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import Match
@@ -54,37 +54,39 @@ class Exchange:
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.raw_headers if key == name), None)
 
-    async def read_body(self, limits: LimitSettings) -> bytes:
-        """Raises Refusal 413 or 408, or ClientGone."""
+    async def read_body(self, limits: LimitSettings, held: HeldBytes | None = None) -> bytes:
+        """Raises Refusal 413, 408 or, when `held` has no room, 429; or ClientGone. What it holds, `held` counts."""
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > limits.body_bytes_max:
             raise _too_large(limits.body_bytes_max)
         parts: list[bytes] = []
         size = 0
+        deadline_s = asyncio.get_running_loop().time() + limits.body_deadline_s
         while True:
-            message = await self._next_part(parts, limits)
+            message = await self._next_part(parts, limits, deadline_s)
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > limits.body_bytes_max:
                 raise _too_large(limits.body_bytes_max)
+            if held is not None:
+                held.take(len(part))
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _next_part(self, parts: list[bytes], limits: LimitSettings) -> Message:
+    async def _next_part(self, parts: list[bytes], limits: LimitSettings, deadline_s: float) -> Message:
+        now_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(limits.body_read_timeout_s):
+            async with asyncio.timeout_at(min(now_s + limits.body_read_timeout_s, deadline_s)):
                 return await self.receive()
         except TimeoutError as error:
-            got = sum(map(len, parts))
-            raise Refusal(
-                408,
-                f"no more of the request's body for {limits.body_read_timeout_s:g} s after {got} bytes",
-                kind="request_parsing",
-                code="request_timeout",
-            ) from error
+            message = f"no more of the request's body for {limits.body_read_timeout_s:g} s"
+            if asyncio.get_running_loop().time() >= deadline_s:
+                message = f"the request's body was not whole within {limits.body_deadline_s:g} s"
+            message += f" after {sum(map(len, parts))} bytes"
+            raise Refusal(408, message, kind="request_parsing", code="request_timeout") from error
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
         self.status = status
@@ -109,6 +111,40 @@ class Exchange:
         if refusal.status in (408, 413):
             headers.append((b"connection", b"close"))  # what is left of the body is not read
         await self.answer(refusal.status, refusal.body(self.path), headers)
+
+
+class HeldBytes:
+    """Bytes of bodies held for one request, out of what all requests together may hold."""
+
+    __slots__ = ("_pool", "held")
+
+    def __init__(self, pool: BodyPool) -> None:
+        self._pool, self.held = pool, 0
+
+    def take(self, count: int) -> None:
+        """Raises Refusal 429 when there is no room."""
+        self._pool.take(count)
+        self.held += count
+
+    def free(self) -> None:
+        self._pool.held -= self.held
+        self.held = 0
+
+
+class BodyPool:
+    """How many bytes of request bodies a replica holds."""
+
+    def __init__(self, settings: RoutingSettings) -> None:
+        self._bytes_max, self._retry_after_s, self.held = settings.limits.bodies_bytes_max, settings.retry_after_s, 0
+
+    def take(self, count: int) -> None:
+        if self.held + count > self._bytes_max:
+            message = (
+                f"this ingress holds {self._bytes_max} bytes of requests (limits.bodies_bytes_max); try again later"
+            )
+            again_s = self._retry_after_s
+            raise Refusal(429, message, kind="scheduling", code="ingress_busy", retry_after_s=again_s)
+        self.held += count
 
 
 class Departure:

@@ -12,7 +12,7 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog, AccessRecord
 from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
-from hekla.routing.exchange import ClientGone, Departure, Exchange
+from hekla.routing.exchange import BodyPool, ClientGone, Departure, Exchange, HeldBytes
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
 from hekla.routing.openai_api import parse_request, route_not_found, server_not_found, table_not_read
 from hekla.routing.proxy import Proxy
@@ -39,23 +39,26 @@ class Gateway:
         self._settings, self._proxy, self._table, self._synced = settings, proxy, table, synced
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
         self.in_flight = 0
+        self.bodies = BodyPool(settings)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answers one request to a routed path, whatever happens."""
         self.in_flight += 1
         self._metrics.active.inc()
+        held = HeldBytes(self.bodies)
         try:
-            await self._guarded(exchange)
+            await self._guarded(exchange, held)
         finally:
+            held.free()
             self.in_flight -= 1
             self._metrics.active.dec()
             self.account(exchange)
 
-    async def _guarded(self, exchange: Exchange) -> None:
+    async def _guarded(self, exchange: Exchange, held: HeldBytes) -> None:
         try:
             if self.in_flight > self._settings.limits.requests_in_flight_max:
                 raise self._too_many()
-            raw = await exchange.read_body(self._settings.limits)
+            raw = await exchange.read_body(self._settings.limits, held)
             await self._while_client_stays(exchange, raw)
         except Refusal as refusal:
             await exchange.refuse(refusal)

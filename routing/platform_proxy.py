@@ -1,15 +1,18 @@
-"""Forwards the resource API's paths to the platform: streamed both ways, so that a watch stays a watch."""
+"""Forwards the resource API's paths to the platform: answers are streamed, so that a watch stays a watch."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from hekla.routing.exchange import JSON_TYPE, ClientGone, Exchange
+from hekla.routing.config import RoutingSettings
+from hekla.routing.exchange import JSON_TYPE, Exchange
 from hekla.routing.headers import from_platform, to_platform
+from hekla.routing.refusal import Refusal
 from hekla.routing.upstream import Upstream
 
 PREFIXES = ("/apis/", "/hekla/", "/openapi/")
@@ -21,11 +24,21 @@ def is_platform_path(path: str) -> bool:
 
 
 class PlatformProxy:
-    def __init__(self, upstream: Upstream, url: Callable[[], str | None], retry_after_s: int) -> None:
-        self._upstream, self._url, self._retry_after_s = upstream, url, retry_after_s
+    def __init__(self, upstream: Upstream, url: Callable[[], str | None], settings: RoutingSettings) -> None:
+        self._upstream, self._url = upstream, url
+        self._limits, self._retry_after_s = settings.limits, settings.retry_after_s
 
     async def forward(self, exchange: Exchange, left: Callable[[], None]) -> None:
-        """`left` is called when the client's body is whole: from then on its leaving ends the request."""
+        """`left` is called when the client's body is whole: from then on its leaving ends the request. Raises ClientGone."""
+        try:
+            await self._forward(exchange, left)
+        except Refusal as refusal:
+            exchange.error_kind, exchange.error_message = refusal.kind, refusal.message
+            reason = "RequestEntityTooLarge" if refusal.status == 413 else "Timeout"
+            body = status_body(refusal.status, reason, refusal.message)
+            await exchange.answer(refusal.status, body, [JSON_TYPE, (b"connection", b"close")])
+
+    async def _forward(self, exchange: Exchange, left: Callable[[], None]) -> None:
         base = self._url()
         if base is None:
             await self._away(exchange, "the platform has no address yet")
@@ -33,15 +46,16 @@ class PlatformProxy:
         raw_path = (exchange.scope.get("raw_path") or exchange.path.encode()).decode("latin-1")
         query = exchange.scope.get("query_string", b"").decode("latin-1")
         target = base.rstrip("/") + raw_path + ("?" + query if query else "")
-        has_body = _has_body(exchange)
-        if not has_body:
-            left()
+        # Held whole: the client may send a request again whose kept connection turned out closed, and a body that
+        # streams through can't be sent twice.
+        body = await exchange.read_body(self._limits) if _has_body(exchange) else None
+        left()
         try:
             response = await self._upstream.session.request(
                 exchange.method,
                 URL(target, encoded=True),
                 headers=to_platform(exchange.raw_headers),
-                data=_body(exchange, left) if has_body else None,
+                data=body,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as error:
@@ -64,31 +78,17 @@ class PlatformProxy:
 
     async def _away(self, exchange: Exchange, reason: str) -> None:
         exchange.error_kind, exchange.error_message = "proxy", reason
-        status = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": f"the platform is away, try again: {reason}",
-            "reason": "ServiceUnavailable",
-            "details": {"retryAfterSeconds": self._retry_after_s},
-            "code": 503,
-        }
+        message = f"the platform is away, try again: {reason}"
+        body = status_body(503, "ServiceUnavailable", message, {"retryAfterSeconds": self._retry_after_s})
         retry_after = (b"retry-after", str(self._retry_after_s).encode())
-        await exchange.answer(503, msgspec.json.encode(status), [JSON_TYPE, retry_after])
+        await exchange.answer(503, body, [JSON_TYPE, retry_after])
+
+
+def status_body(code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> bytes:
+    """An error in the resource API's shape."""
+    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+    return msgspec.json.encode({**head, "message": message, "reason": reason, "details": details or {}, "code": code})
 
 
 def _has_body(exchange: Exchange) -> bool:
     return exchange.header(b"content-length") not in (None, b"0") or exchange.header(b"transfer-encoding") is not None
-
-
-async def _body(exchange: Exchange, left: Callable[[], None]) -> AsyncIterator[bytes]:
-    while True:
-        message = await exchange.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        if part := message.get("body", b""):
-            yield part
-        if not message.get("more_body", False):
-            left()
-            return

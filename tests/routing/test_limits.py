@@ -122,3 +122,39 @@ async def test_nothing_stays_counted_after_clients_and_engines_misbehave(
     assert site.sample("active_upstream_requests") == 0
     assert site.sample("active_downstream_requests") == 0
     assert site.sample("requests_total", error_type="internal") == 0
+
+
+async def test_a_client_that_drips_its_body_meets_the_deadline(start_site: Any) -> None:
+    limits = LimitSettings(body_read_timeout_s=30, body_deadline_s=0.2)
+    site = await start_site(settings=RoutingSettings(limits=limits))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        answer = group.create_task(reader.read())
+        while not answer.done():
+            writer.write(b" ")
+            await asyncio.wait({answer}, timeout=0.02)
+    assert answer.result().startswith(b"HTTP/1.1 408")
+    assert b"not whole within 0.2 s" in answer.result()
+    writer.close()
+
+
+async def test_bodies_of_all_requests_together_have_a_limit(start_site: Any, start_backend: Any, kit: Any) -> None:
+    release = asyncio.Event()
+
+    async def held(answer: Any) -> None:
+        await release.wait()
+        await answer.reply(200, {})
+
+    settings = RoutingSettings(limits=LimitSettings(bodies_bytes_max=5000))
+    site = await start_site(*kit.objects(await start_backend(held)), settings=settings)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(site.post(pad="x" * 3000))
+        await kit.until(lambda: site.sample("active_upstream_requests") == 1, "held")
+        async with site.client.post("/v1/completions", data=b"x" * 3000) as response:
+            assert (response.status, response.headers["retry-after"]) == (429, "1")
+            assert "limits.bodies_bytes_max" in await response.text()
+        release.set()
+    assert first.result()[0] == 200
+    assert (await site.post(pad="x" * 3000))[0] == 200
+    assert site.ingress.gateway.bodies.held == 0

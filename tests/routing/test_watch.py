@@ -12,7 +12,7 @@ import pytest
 from hekla.platform.base.clock import VirtualClock
 from hekla.platform.base.errors import Gone, Unavailable
 from hekla.platform.base.ids import SeededIds
-from hekla.routing.config import WatchSettings
+from hekla.routing.config import LimitSettings, RoutingSettings, WatchSettings
 from hekla.routing.source import Change, FakeObjectSource, HttpObjectSource
 from hekla.routing.watch import TableKeeper
 
@@ -218,3 +218,37 @@ async def test_answers_that_make_no_sense_leave_the_last_table_and_are_got_over(
     await clock.advance(6)
     assert keeper.table.models == ("m", "n")
     await keeper.stop()
+
+
+async def test_a_put_whose_kept_connection_was_closed_is_sent_again_whole(start_site: Any) -> None:
+    # aiohttp repeats a PUT on a fresh connection; a body that streamed through would be empty the second time.
+    bodies: list[bytes] = []
+
+    async def platform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for turn in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            bodies.append(await reader.readexactly(size))
+            if turn == 1 and len(bodies) == 2:
+                break  # the kept connection goes away under the second request
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(platform, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    site = await start_site(platform_url=lambda: url)
+    for body in (b"first", b"second"):
+        async with site.client.put("/apis/x", data=body) as response:
+            assert response.status == 200
+    assert bodies == [b"first", b"second", b"second"]
+    server.close()
+
+
+async def test_a_body_too_large_for_the_platform_is_a_status(start_site: Any, start_backend: Any) -> None:
+    backend = await start_backend()
+    settings = RoutingSettings(limits=LimitSettings(body_bytes_max=100))
+    site = await start_site(platform_url=lambda: backend.url, settings=settings)
+    async with site.client.post("/apis/x", data=b"x" * 101) as response:
+        body = await response.json()
+        assert (response.status, body["kind"], body["reason"]) == (413, "Status", "RequestEntityTooLarge")
+    assert backend.requests == []
