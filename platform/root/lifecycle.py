@@ -85,6 +85,8 @@ def _begin(settings: PlatformSettings, options: RayOptions, home: Path, report: 
     endpoint = settings.endpoint
     if options.address:
         report(f"joining Ray at {options.address}")
+        if not _may_answer(options.address):
+            raise Permanent(f"no Ray cluster answers at {options.address}")
         found = ClusterFile(endpoint=endpoint, ray_address=options.address, ray_namespace=settings.ray_namespace)
     else:
         report("starting Ray")
@@ -161,7 +163,12 @@ def _is_alive(known: ClusterFile) -> bool:
     """Does the Ray that the file names still answer? One whose head is dead can't be used, whatever else of it runs."""
     if known.cluster_id and not processes_of(known.cluster_id):
         return False
-    host, _, port = known.ray_address.rpartition(":")
+    return _may_answer(known.ray_address)
+
+
+def _may_answer(ray_address: str) -> bool:
+    """False when nothing listens there; `auto` and the like can't be told before Ray is asked."""
+    host, _, port = ray_address.rpartition(":")
     return not port.isdigit() or _connects(host.strip("[]"), int(port))
 
 

@@ -30,6 +30,9 @@ def connect(address: str, ray_namespace: str) -> None:
         ray.init(address=address, namespace=ray_namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise Permanent(f"no Ray cluster answers at {address}: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        # Another version of Ray or Python, an address that is none.
+        raise Permanent(f"the Ray cluster at {address} can't be joined: {error}") from error
 
 
 def disconnect() -> None:

@@ -150,3 +150,10 @@ def test_purge_removes_what_hekla_wrote_and_nothing_else(hekla: Callable[..., An
     (home / "mine").unlink()
     hekla("down", "--purge", "--home", str(home))
     assert not home.exists()
+
+
+def test_up_does_not_write_down_a_ray_that_is_not_there(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    settings, address = PlatformSettings(home=str(tmp_path), port=free_port()), f"127.0.0.1:{free_port()}"
+    with pytest.raises(Permanent, match=f"no Ray cluster answers at {address}"):
+        up(settings, RayOptions(address=address), lambda _: None)
+    assert ClusterFile.read(tmp_path) is None
