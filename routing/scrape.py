@@ -36,7 +36,8 @@ class EngineScraper:
         self._loads, self._engines, self._fetch, self._settings = loads, engines, fetch, settings
         self._clock, self._ids, self._count = clock, ids, count
         self._asked: set[str] = set()
-        self._heard_s: dict[str, float] = {}
+        self._heard: dict[str, tuple[float, int]] = {}
+        """When it was asked, and how many waited."""
         self._slots = asyncio.Semaphore(settings.concurrency_max)
         self._tasks = TaskOwner("scrape")
 
@@ -63,9 +64,7 @@ class EngineScraper:
             async with self._slots:
                 asked_s = self._clock.monotonic()
                 report = parse_report(await self._fetch(engine.url + "/metrics"))
-            self._loads.report(engine.key, report.running, report.waiting)
-            # The page is as old as the question, should the answer have taken long.
-            self._heard_s[engine.key] = asked_s
+            self._take(engine.key, report, asked_s)
             self._count("ok" if report != Report() else "empty")
         except Unavailable as error:
             self._count("failed")
@@ -73,9 +72,18 @@ class EngineScraper:
         finally:
             self._asked.discard(engine.key)
 
+    def _take(self, key: str, report: Report, asked_s: float) -> None:
+        """A queue counts as long as in the shorter of two reports: one may fall just before a burst is admitted."""
+        before = self._heard.get(key)
+        # The page is as old as the question, should the answer have taken long.
+        self._heard[key] = (asked_s, report.waiting or 0)
+        if before is not None:
+            waiting = None if report.waiting is None else min(report.waiting, before[1])
+            self._loads.report(key, report.running, waiting)
+
     def _expire(self, engines: Iterable[str]) -> None:
         oldest_s = self._clock.monotonic() - self._settings.stale_s
-        gone = self._heard_s.keys() - set(engines)
-        for key in [key for key, heard_s in self._heard_s.items() if heard_s < oldest_s or key in gone]:
-            del self._heard_s[key]
+        gone = self._heard.keys() - set(engines)
+        for key in [key for key, (heard_s, _) in self._heard.items() if heard_s < oldest_s or key in gone]:
+            del self._heard[key]
             self._loads.report(key, None, None)

@@ -98,12 +98,27 @@ async def test_numbers_that_are_too_old_count_for_nothing() -> None:
     pages = Pages(a=PAGE)
     rig = Rig(pages, "a", stale_s=5)
     await rig.scraper.start()
-    await rig.clock.advance(2)
+    await rig.clock.advance(4)
     pages.pages.clear()
     await rig.clock.advance(2)
     assert rig.said("a") == (3, 2), "one answer that fails changes nothing"
     await rig.clock.advance(6)
     assert rig.said("a") == (None, None)
+    await rig.scraper.stop()
+
+
+async def test_a_queue_seen_only_once_is_no_queue() -> None:
+    pages = Pages(a=PAGE)
+    rig = Rig(pages, "a")
+    await rig.scraper.start()
+    seen = []
+    for waiting in (0, 50, 0, 50, 50, 50):
+        pages.pages["http://a/metrics"] = b"vllm:num_requests_waiting %d\n" % waiting
+        asked = len(pages.asked)
+        while len(pages.asked) == asked:
+            await rig.clock.advance(0.1)
+        seen.append(rig.said("a")[1])
+    assert seen == [None, 0, 0, 0, 50, 50]
     await rig.scraper.stop()
 
 
