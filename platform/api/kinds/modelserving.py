@@ -94,6 +94,7 @@ class ServingTemplate(ApiModel):
     """Seconds a broken pod has to become ready again before it is replaced."""
     gang_policy: GangPolicy | None = None
     network_topology: NetworkTopology | None = None
+    """How close together engines are placed. Not yet: the status names it in `IgnoredOnRay`."""
     roles: list[Role] = Field(min_length=1, max_length=ROLES_MAX)
 
 
@@ -116,7 +117,7 @@ class ModelServingSpec(ApiModel):
     scheduler_name: str = "volcano"
     """The Kubernetes scheduler of the pods; on Ray hekla's planner places everything."""
     plugins: list[Plugin] = Field(default_factory=list)
-    """Applied in this order."""
+    """Applied in this order. Not yet: the status names them in `IgnoredOnRay`."""
     template: ServingTemplate
     rollout_strategy: RolloutStrategy = Field(default_factory=RolloutStrategy)
     recovery_policy: RecoveryPolicy = "RoleRecreate"
