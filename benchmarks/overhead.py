@@ -70,9 +70,7 @@ def free_port() -> int:
 def bare_proxy(engine: str) -> Iterator[tuple[str, list[int]]]:
     """A minimal Starlette + aiohttp proxy in one process, as one would write it on a Friday."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "baseline_proxy.py"), engine, str(port)]
-    )
+    process = subprocess.Popen([sys.executable, str(HERE / "baseline_proxy.py"), engine, str(port)])
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_answers(f"{url}/health")

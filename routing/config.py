@@ -17,7 +17,7 @@ class LimitSettings:
     engine_requests_max: int = 2048
     """Requests in flight on one engine, all ingress replicas together; twice vLLM's largest usual `max_num_seqs`."""
     engine_waiting_max: int = 10
-    """Requests an engine may report as waiting before it gets no more (the reference's `maxWaitingRequests`)."""
+    """Reported waiting requests from which an engine gets no more while another has fewer (the reference's `maxWaitingRequests`)."""
     body_read_timeout_s: float = 60.0
     """Longest silence while a client uploads its body: a slow client may not hold a slot for ever."""
     body_deadline_s: float = 600.0

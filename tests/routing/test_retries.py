@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from hekla.routing.config import RoutingSettings, SchedulingSettings, UpstreamSettings
+from hekla.routing.config import LimitSettings, RoutingSettings, SchedulingSettings, UpstreamSettings
+from hekla.routing.load import Counts
 
 
 def failing(status: int, **body: Any) -> Any:
@@ -170,13 +171,14 @@ async def test_busy_engines_are_a_429_with_retry_after_and_not_an_error(
 ) -> None:
     # The reference answers 400 "can't schedule" when every pod is overloaded (its defect 3).
     backend = await start_backend()
-    site = await start_site(*kit.objects(backend))
-    site.ingress.loads.load("default/e0").engine_waiting = 10
+    settings = RoutingSettings(limits=LimitSettings(engine_requests_max=10))
+    site = await start_site(*kit.objects(backend), settings=settings)
+    site.ingress.loads.load("default/e0").peers = Counts(10, 0, 0)
     async with site.client.post("/v1/completions", json={"model": "m", "prompt": "x"}) as response:
         assert response.status == 429
         assert response.headers["retry-after"] == "1"
         assert (await response.json())["error"]["code"] == "engines_busy"
-    site.ingress.loads.load("default/e0").engine_waiting = 9
+    site.ingress.loads.load("default/e0").peers = Counts(9, 0, 0)
     assert (await site.post())[0] == 200
 
 

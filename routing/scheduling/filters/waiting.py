@@ -1,4 +1,8 @@
-"""Leaves out engines that report a full waiting queue; an engine that reports nothing stays."""
+"""Leaves out engines that report a long waiting queue, unless that would leave none; silence counts as no queue.
+
+An engine queues by itself, and better than a client that was refused: overload is an error only where `capacity` is
+exceeded. (The reference answers 400 as soon as every engine has ten requests waiting: its defect 3.)
+"""
 
 from __future__ import annotations
 
@@ -14,4 +18,5 @@ class Waiting:
         self._waiting_max = waiting_max
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        return [c for c in candidates if (c.load.engine_waiting or 0) < self._waiting_max]
+        unhurried = [c for c in candidates if (c.load.engine_waiting or 0) < self._waiting_max]
+        return unhurried or candidates
