@@ -94,7 +94,7 @@ class Ingress:
         planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
         proxy = Proxy(settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock)
         self.gateway = Gateway(
-            settings, proxy, lambda: self.keeper.table, synced=lambda: self.keeper.synced,
+            settings, proxy, lambda: self.keeper.table if self.keeper.synced else None,
             metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings)

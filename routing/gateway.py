@@ -33,10 +33,10 @@ LOGGED_MODEL_CHARS_MAX = 256
 
 class Gateway:
     def __init__(
-        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable], *, synced: Callable[[], bool],
+        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable | None], *,
         metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
     ) -> None:  # fmt: skip
-        self._settings, self._proxy, self._table, self._synced = settings, proxy, table, synced
+        self._settings, self._proxy, self._table = settings, proxy, table
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
         self.in_flight = 0
         self.bodies = BodyPool(settings)
@@ -87,9 +87,9 @@ class Gateway:
     async def _serve(self, exchange: Exchange, raw: bytes) -> None:
         body, model = parse_request(exchange.path, raw)
         exchange.model = model[:LOGGED_MODEL_CHARS_MAX]
-        if not self._synced():
-            raise table_not_read(self._settings.retry_after_s)
         table = self._table()
+        if table is None:
+            raise table_not_read(self._settings.retry_after_s)
         if not table.knows(model):
             raise route_not_found(model)
         view = LazyView(body, exchange.path, exchange.raw_headers, model=model, chance=self._ids.random)
@@ -113,7 +113,8 @@ class Gateway:
     def account(self, exchange: Exchange) -> None:
         """Record an exchange that is over."""
         now_s = self._clock.monotonic()
-        model = exchange.model if exchange.model and self._table().knows(exchange.model) else UNKNOWN
+        table = self._table()
+        model = exchange.model if exchange.model and table is not None and table.knows(exchange.model) else UNKNOWN
         self._metrics.finished(exchange, model, now_s)
         if self._log.enabled:
             self._log.record(AccessRecord.of(exchange, self._clock.now(), now_s))

@@ -23,7 +23,7 @@ Hekla = Callable[..., Any]
 def listening(pids: set[int] | None = None) -> set[tuple[str, int]]:
     """Addresses that somebody (or one of `pids`) listens on."""
     found = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    return {(c.laddr[0], c.laddr[1]) for c in found if pids is None or c.pid in pids}
+    return {(c.laddr.ip, c.laddr.port) for c in found if c.laddr and (pids is None or c.pid in pids)}
 
 
 def temp_folders() -> set[str]:

@@ -180,6 +180,7 @@ async def test_busy_engines_are_a_429_with_retry_after_and_not_an_error(
         assert (await response.json())["error"]["code"] == "engines_busy"
     site.ingress.loads.load("default/e0").peers = Counts(9, 0, 0)
     assert (await site.post())[0] == 200
+    site.ingress.loads.load("default/e0").peers = Counts()
 
 
 async def test_least_request_sends_work_to_the_idle_engine(start_site: Any, start_backend: Any, kit: Any) -> None:
