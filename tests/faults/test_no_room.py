@@ -17,6 +17,18 @@ def schedulable(live: Any, name: str) -> Any:
     return next((c for c in conditions if c["type"] == "Schedulable"), {})
 
 
+def free_cpus(live: Any) -> float:
+    """CPUs free on the one node, once engines that just went have given theirs back."""
+
+    def settled() -> bool:
+        held = sum(engine["spec"].get("resources", {}).get("CPU", 0.0) for engine in live.client.list("Engine"))
+        node = live.client.status()["nodes"][0]
+        return bool(abs(node["total"]["CPU"] - held - node["free"]["CPU"]) < 1e-6)
+
+    live.until(settled, "free CPUs and engines add up")
+    return float(live.client.status()["nodes"][0]["free"]["CPU"])
+
+
 def test_what_never_fits_says_so_and_creates_nothing(live: Any) -> None:
     with live.serving("too-big", replicas=1, resources={"cpu": "4000m", "nvidia.com/gpu": "8"}, wait=False):
         live.until(lambda: schedulable(live, "too-big-engine").get("status") == "False", "it says that it does not fit")
@@ -27,7 +39,7 @@ def test_what_never_fits_says_so_and_creates_nothing(live: Any) -> None:
 
 
 def test_what_waits_for_room_starts_when_another_leaves(live: Any) -> None:
-    free = live.client.status()["nodes"][0]["free"]["CPU"]
+    free = free_cpus(live)
     half = f"{int(free * 1000 * 0.6)}m"
     with (
         live.serving("first", replicas=1, resources={"cpu": half}),
@@ -44,7 +56,7 @@ def test_what_waits_for_room_starts_when_another_leaves(live: Any) -> None:
 
 
 def test_a_gang_is_placed_whole_or_not_at_all(live: Any) -> None:
-    free = live.client.status()["nodes"][0]["free"]["CPU"]
+    free = free_cpus(live)
     most = f"{int(free * 1000 * 0.7)}m"
     with live.serving("gang", replicas=1, resources={"cpu": most}, disaggregated=True, wait=False):
         live.until(lambda: schedulable(live, "gang-engine").get("status") == "False", "the pair does not fit")
