@@ -116,7 +116,7 @@ def _environment(cluster_id: str, node_ip: str, temp_dir: Path, extra: Mapping[s
         "RAY_raylet_start_wait_time_s": "120",
         # Ray runs its workers at nice 15; engines and the ingress are what this machine is for.
         "RAY_worker_niceness": "0",
-        **_haproxy_environment(temp_dir),
+        **haproxy_environment(temp_dir),
         # Engines' locks and temporary files, so that they go with the cluster's.
         "HEKLA_RUN_DIR": str(temp_dir / "engines"),
         "RAY_START_HOOK": "hekla.platform.root.ray_start_hook.without_client_server",
@@ -125,15 +125,16 @@ def _environment(cluster_id: str, node_ip: str, temp_dir: Path, extra: Mapping[s
     }
 
 
-def _haproxy_environment(temp_dir: Path) -> dict[str, str]:
+def haproxy_environment(temp_dir: Path) -> dict[str, str]:
     """Serve's HAProxy, should it run, keeps its files with the cluster's, and its side ports clash with nobody's."""
-    folder = temp_dir / "haproxy"
+    # Short: Serve adds a folder named by 56 hex digits, and HAProxy takes socket paths of 97 characters at most.
+    folder = temp_dir / "h"
     paths = {
         "CONFIG_FILE_LOC": folder / "haproxy.cfg",
-        "SOCKET_PATH": folder / "admin.sock",
+        "SOCKET_PATH": folder / "a",
         "SERVER_STATE_BASE": folder,
         "SERVER_STATE_FILE": folder / "server-state",
-        "METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "METRICS_SOCKET_PATH": folder / "m",
     }
     ports = {name: _free_port() for name in ("METRICS_PORT", "STATS_PORT")}
     return {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in (paths | ports).items()}
