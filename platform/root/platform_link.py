@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.errors import Unavailable
@@ -27,15 +28,15 @@ class PlatformLink:
         self.url: str | None = None
         self.peers: list[tuple[str, int]] = []
 
-    async def look_up(self) -> str:
-        """The URL, asked of the actor. Raises Unavailable."""
+    async def look_up(self) -> Any:
+        """Ask the actor for the URL; returns its handle. Raises Unavailable."""
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
                 actor = await asyncio.to_thread(find_platform_actor, self._namespace)
                 if actor is None:
                     raise Unavailable("the platform actor is not there")
                 self.url = str(await actor.api_url.remote())
-                return self.url
+                return actor
         except Unavailable:
             self.url = None
             raise
@@ -48,11 +49,9 @@ class PlatformLink:
         """Announce this replica for ever, learning the peers and a restarted platform's new URL on the way."""
         while True:
             try:
-                await self.look_up()
-                actor = await asyncio.to_thread(find_platform_actor, self._namespace)
-                if actor is not None:
-                    answer = await actor.announce_ingress.remote(replica, host, port)
-                    self.peers = [(str(peer[0]), int(peer[1])) for peer in answer]
+                actor = await self.look_up()
+                answer = await actor.announce_ingress.remote(replica, host, port)
+                self.peers = [(str(peer[0]), int(peer[1])) for peer in answer]
             except Exception as error:  # noqa: BLE001 -- for ever, whatever the platform's state; it is logged
                 logger.info("announcing to the platform failed, will try again: %s", error)
             await self._clock.sleep(PEER_ANNOUNCE_S)
