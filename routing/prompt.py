@@ -46,6 +46,19 @@ def token_ids(value: Any) -> int:
     return len(value) if isinstance(value[0], int) else 0
 
 
+def output_tokens_max(body: Body) -> int:
+    """The smallest limit the client sets on generated tokens; 0 when it sets none."""
+    limits = []
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        try:
+            value = body.get(name)
+        except MalformedBody:
+            continue  # the engine will say so
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            limits.append(value)
+    return min(limits, default=0)
+
+
 def is_one_sequence(body: Body) -> bool:
     """False when the engine makes several sequences of the request: a batch of prompts, `n` or `best_of` above 1."""
     try:

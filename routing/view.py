@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from hekla.routing.body import Body
-from hekla.routing.prompt import estimated_tokens, is_one_sequence, prompt_text
+from hekla.routing.prompt import estimated_tokens, is_one_sequence, output_tokens_max, prompt_text
 
 
 class LazyView:
@@ -24,6 +25,9 @@ class LazyView:
         self.body, self.path, self.model = body, path, model
         self.upstream_model, self.is_adapter = model, False
         self.now_s = 0.0
+        self.token_ids: Sequence[int] | None = None
+        self.tenant = self.session = ""
+        self.memo: dict[str, Any] = {}
         self._raw_headers, self._chance = raw_headers, chance
 
     @property
@@ -37,6 +41,10 @@ class LazyView:
     @cached_property
     def prompt_text(self) -> str:
         return prompt_text(self.body)
+
+    @cached_property
+    def output_tokens_max(self) -> int:
+        return output_tokens_max(self.body)
 
     @cached_property
     def is_one_sequence(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hekla.routing.backend import Backend
 from hekla.routing.load import EngineLoad
@@ -49,6 +49,26 @@ class RequestView(Protocol):
         """Prompt tokens at four characters each; exact when the prompt is token ids. Lazily."""
 
     @property
+    def token_ids(self) -> Sequence[int] | None:
+        """The prompt as the engine will see it, once the router has tokenised it; None when it has not."""
+
+    @property
+    def output_tokens_max(self) -> int:
+        """Tokens the client allows to be generated; 0 when it does not say."""
+
+    @property
+    def tenant(self) -> str:
+        """Who pays; empty without identity."""
+
+    @property
+    def session(self) -> str:
+        """The conversation it belongs to; empty when the client does not say."""
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What plugins share within this request's decisions: costly results by a plugin's own key."""
+
+    @property
     def is_one_sequence(self) -> bool:
         """False when the engine makes several sequences of it: a batch of prompts, or `n` above 1. Lazily."""
 
@@ -59,6 +79,22 @@ class RequestView(Protocol):
     @property
     def random(self) -> float:
         """A fresh number in [0, 1) at each read."""
+
+
+class PrefixKnowledge(Protocol):
+    """What is known of the engines' prefix caches: approximate, exact, or both (`hekla.routing.prefix`)."""
+
+    def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[int]:
+        """Tokens at the prompt's start that each candidate holds, in their order; 0 while unknown."""
+
+    def routed(self, request: RequestView, engine: str, now_s: float) -> None:
+        """The request goes to the engine (its key): its prompt will be there soon."""
+
+    def finished(self, request: RequestView, engine: str, now_s: float, *, succeeded: bool) -> None:
+        """It has ended there."""
+
+    def forget(self, engine: str) -> None:
+        """The engine is gone, and its cache with it."""
 
 
 class Filter(Protocol):
