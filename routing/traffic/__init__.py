@@ -1,0 +1,1 @@
+"""Policies of traffic: retries, timeouts, ejection, slow start, sticky sessions, mirrors, failover."""
