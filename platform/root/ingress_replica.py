@@ -23,6 +23,7 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.platform.control.waiting import until
 from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
+from hekla.platform.root.serve_shortcut import shortcut
 from hekla.platform.root.settings import PlatformSettings
 from hekla.routing.app import Ingress, build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings
@@ -75,6 +76,7 @@ class IngressReplica:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await ingress.app(scope, receive, send)
 
+        shortcut.open(app)
         return app
 
     def check_health(self) -> None:

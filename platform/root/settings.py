@@ -78,6 +78,7 @@ class PlatformSettings:
             "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "hekla.platform.root.serve_shortcut:middlewares",
         }
 
     def to_json(self) -> dict[str, Any]:
