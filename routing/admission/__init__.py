@@ -1,0 +1,1 @@
+"""Who goes next, and when: a bounded fair queue per model in front of predicted engine capacity."""
