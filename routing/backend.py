@@ -29,6 +29,16 @@ class Backend:
     kv_events: str = ""
 
 
+_EJECTION_NUMBERS = {
+    "consecutiveFailures": "consecutive_failures",
+    "failurePercent": "failure_percent",
+    "requestsMin": "requests_min",
+    "maxEjectionPercent": "pool_percent_max",
+    "latencyFactor": "latency_factor",
+}
+_EJECTION_TIMES = {"window": "window_s", "baseEjectionTime": "base_s", "maxEjectionTime": "max_s"}
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     attempts: int
@@ -60,6 +70,12 @@ class ModelServer:
     timeout_s: float | None = None
     """Longest wait for response headers."""
     retry: RetryPolicy | None = None
+    idle_s: float | None = None
+    """Longest silence inside an answer; None: the ingress's."""
+    total_s: float | None = None
+    """From a request's arrival to its answer's end; None: the ingress's."""
+    ejection: Mapping[str, float] | None = None
+    """What `trafficPolicy.outlierDetection` says, by the names of `traffic.ejection`'s settings."""
 
     @property
     def name(self) -> str:
@@ -99,8 +115,11 @@ def server_of(obj: Json, engines: list[Json]) -> ModelServer:
         backends=tuple(sorted(chosen, key=lambda b: b.key)),
         connector=_connector_of(spec),
         groups=_groups_of(chosen, selector.get("pdGroup")),
-        timeout_s=parse_duration_s(policy["timeout"]) if policy.get("timeout") else None,
+        timeout_s=_seconds(policy, "timeout"),
         retry=_retry_of(policy.get("retry")),
+        idle_s=_seconds(policy, "idleTimeout"),
+        total_s=_seconds(policy, "totalTimeout"),
+        ejection=_ejection_of(policy.get("outlierDetection")),
     )
 
 
@@ -122,6 +141,24 @@ def _retry_of(retry: Json | None) -> RetryPolicy | None:
         return None
     interval = retry.get("retryInterval")
     return RetryPolicy(int(retry.get("attempts") or 0), parse_duration_s(interval or "100ms"))
+
+
+def _seconds(policy: Json, name: str) -> float | None:
+    return parse_duration_s(policy[name]) if policy.get(name) else None
+
+
+def _ejection_of(detection: Json | None) -> Mapping[str, float] | None:
+    if detection is None:
+        return None
+    found = {
+        ours: float(detection[theirs])
+        for theirs, ours in _EJECTION_NUMBERS.items()
+        if detection.get(theirs) is not None
+    }
+    times = {
+        ours: parse_duration_s(detection[theirs]) for theirs, ours in _EJECTION_TIMES.items() if detection.get(theirs)
+    }
+    return {**found, **times}
 
 
 def _groups_of(backends: list[Backend], pd_group: Json | None) -> Mapping[str, PrefillGroup] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from hekla.platform.api.meta import ApiModel, Json
+from hekla.platform.api.patterns import compiled
 from hekla.platform.api.registry import Column, Kind
 from hekla.platform.api.wording import path_of, shown
 from hekla.platform.base.errors import FieldError
@@ -16,6 +16,9 @@ from hekla.platform.base.errors import FieldError
 LORA_ADAPTERS_MAX = 10
 RULES_MAX = 16
 TARGETS_MAX = 16
+
+SESSION_SOURCES_MAX = 8
+SESSION_NAME_CHARS_MAX = 256
 
 REGEX_CHARS_MAX = 1024
 """Characters of one regular expression."""
@@ -29,7 +32,7 @@ class StringMatch(ApiModel):
     prefix: str | None = None
     """How the value begins."""
     regex: str | None = Field(default=None, max_length=REGEX_CHARS_MAX)
-    """A regular expression that matches somewhere in the value."""
+    """A regular expression (RE2's syntax) that matches somewhere in the value."""
 
 
 class BodyMatch(ApiModel):
@@ -45,6 +48,40 @@ class ModelMatch(ApiModel):
     uri: StringMatch | None = None
     """The request's path."""
     body: BodyMatch | None = None
+
+
+class SessionSource(ApiModel):
+    type: Literal["Header", "Query", "Cookie", "JWTClaim"]
+    name: str = Field(min_length=1, max_length=SESSION_NAME_CHARS_MAX)
+    """Of the header, the query's parameter, the cookie, or the claim of the caller's verified token."""
+
+
+class SessionCookie(ApiModel):
+    """A cookie that is set on the answer to a request without a session."""
+
+    name: str = Field(default="hekla-session", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
+    path: str = Field(default="/", pattern=r"^/[!-:<-~]*$", max_length=256)
+    secure: bool = False
+    """Only over https. It is always `HttpOnly` and `SameSite=Lax`."""
+
+
+class SessionSticky(ApiModel):
+    """Requests of one session prefer one engine, and keep to one target; it gives way when it is overloaded or gone."""
+
+    sources: list[SessionSource] = Field(default_factory=list, max_length=SESSION_SOURCES_MAX)
+    """The first that has a value names the session."""
+    ttl_seconds: int = Field(default=10800, ge=1, le=31_536_000)
+    """Seconds after its last request until a session is forgotten."""
+    set_cookie: SessionCookie | None = None
+
+
+class Mirror(ApiModel):
+    """Copies of a rule's requests; their answers are read and dropped."""
+
+    model_server_name: str = Field(min_length=1)
+    """A ModelServer of the same namespace."""
+    percent: float = Field(default=100, ge=0, le=100)
+    """Of the rule's requests."""
 
 
 class TargetModel(ApiModel):
@@ -68,6 +105,10 @@ class Rule(ApiModel):
     """Unset: every request."""
     target_models: list[TargetModel] = Field(min_length=1, max_length=TARGETS_MAX)
     """One is drawn for each request, by weight."""
+    failover: list[TargetModel] = Field(default_factory=list, max_length=TARGETS_MAX)
+    """hekla's addition: asked in this order when the chosen target has no ready engine or all its engines failed."""
+    mirror: Mirror | None = None
+    """hekla's addition: a shadow target that gets copies."""
 
 
 class RedisConfig(ApiModel):
@@ -112,11 +153,13 @@ class ModelRouteSpec(ApiModel):
     rules: list[Rule] = Field(min_length=1, max_length=RULES_MAX)
     """The first rule that matches wins."""
     rate_limit: RateLimit | None = None
+    session_sticky: SessionSticky | None = None
+    """hekla's addition, after a proposal of the original project."""
 
 
 def check(new: Json, old: Json | None) -> list[FieldError]:
     spec = ModelRouteSpec.model_validate(new["spec"])
-    return [*_name_problems(spec, old), *_rule_problems(spec)]
+    return [*_name_problems(spec, old), *_rule_problems(spec), *_session_problems(spec.session_sticky)]
 
 
 def _name_problems(spec: ModelRouteSpec, old: Json | None) -> Iterator[FieldError]:
@@ -144,7 +187,17 @@ def _rule_problems(spec: ModelRouteSpec) -> Iterator[FieldError]:
             yield FieldError(
                 f"{path}.targetModels", "every weight is 0, so no target is ever chosen; allowed: a sum > 0"
             )
+        for number, target in enumerate(rule.failover):
+            at = f"{path}.failover[{number}]"
+            yield from _target_problems(target, at, has_loras=bool(spec.lora_adapters))
+            if target.weight is not None:
+                yield FieldError(f"{at}.weight", "has no meaning in failover, whose order decides; allowed: unset")
         yield from match_problems(rule.model_match or ModelMatch(), f"{path}.modelMatch")
+
+
+def _session_problems(sticky: SessionSticky | None) -> Iterator[FieldError]:
+    if sticky is not None and not sticky.sources and sticky.set_cookie is None:
+        yield FieldError("spec.sessionSticky", "names no session; allowed: sources, setCookie or both")
 
 
 def _target_problems(target: TargetModel, path: str, *, has_loras: bool) -> Iterator[FieldError]:
@@ -172,8 +225,8 @@ def regex_problem(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
+        compiled(text)
+    except ValueError as error:
         return f"{shown(text)} is not a regular expression ({error}); allowed: one that compiles"
     return None
 
@@ -181,8 +234,11 @@ def regex_problem(text: str | None) -> str | None:
 def references(obj: Json) -> list[tuple[str, str, str]]:
     found = []
     for index, rule in enumerate(obj["spec"]["rules"]):
-        for number, target in enumerate(rule["targetModels"]):
-            path = f"spec.rules[{index}].targetModels[{number}]"
+        targets = [(f"targetModels[{number}]", target) for number, target in enumerate(rule["targetModels"])]
+        targets += [(f"failover[{number}]", target) for number, target in enumerate(rule.get("failover") or ())]
+        targets += [("mirror", rule["mirror"])] if rule.get("mirror") else []
+        for place, target in targets:
+            path = f"spec.rules[{index}].{place}"
             for field, kind in (
                 ("modelServerName", "ModelServer"),
                 ("externalModelProviderName", "ExternalModelProvider"),

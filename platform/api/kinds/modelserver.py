@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hekla.platform.api.kubetypes import LabelKey, Labels
 from hekla.platform.api.meta import ApiModel
 from hekla.platform.api.registry import Column, Kind
-from hekla.platform.api.values import INT32_MAX, Duration
+from hekla.platform.api.values import INT32_MAX, Duration, parse_duration_s
 
 InferenceEngine = Literal["vLLM", "SGLang", "Simulated"]
 KVConnectorType = Literal["http", "lmcache", "nixl", "mooncake"]
+
+PERIOD_S_MIN = 0.1
+"""Of outlier detection: shorter than an engine's step it would judge single requests."""
 
 
 class PDGroup(ApiModel):
@@ -45,10 +48,43 @@ class Retry(ApiModel):
     """Wait between two tries."""
 
 
+def _checked_period(text: str) -> str:
+    if parse_duration_s(text) < PERIOD_S_MIN:
+        raise ValueError(f"{text!r} is too short; allowed: 100ms or more")
+    return text
+
+
+Period = Annotated[str, AfterValidator(_checked_period)]
+
+
+class OutlierDetection(ApiModel):
+    """hekla's addition: when an engine that fails requests gets none for a while. Unset fields: the ingress's settings."""
+
+    consecutive_failures: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    """Failures in a row that eject an engine; 0: never by this."""
+    failure_percent: float | None = Field(default=None, ge=0, le=100)
+    """Failures among an engine's requests within `window` that eject it; 0: never by this."""
+    requests_min: int | None = Field(default=None, ge=1, le=INT32_MAX)
+    """Requests within `window` before their share of failures counts."""
+    window: Period | None = None
+    base_ejection_time: Period | None = None
+    """The first ejection's; it doubles with each that follows."""
+    max_ejection_time: Period | None = None
+    max_ejection_percent: float | None = Field(default=None, ge=0, le=99)
+    """Engines of the pool that may be out at once; never all."""
+    latency_factor: float | None = Field(default=None, ge=1.5)
+    """Ejects an engine whose time to first token, over its forecast, is this many times its siblings' median."""
+
+
 class TrafficPolicy(ApiModel):
     timeout: Duration | None = None
     """Longest wait for the response's headers."""
     retry: Retry | None = None
+    idle_timeout: Duration | None = None
+    """hekla's addition: longest silence of an engine whose headers have come."""
+    total_timeout: Duration | None = None
+    """hekla's addition: longest time from a request's arrival to its answer's end."""
+    outlier_detection: OutlierDetection | None = None
 
 
 class KVConnector(ApiModel):
