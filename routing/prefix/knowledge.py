@@ -1,0 +1,67 @@
+"""Both indexes as one: exact where an engine tells what it holds and the prompt's tokens are known, else approximate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hekla.routing.prefix.approximate import ApproximateIndex
+from hekla.routing.prefix.exact import ExactIndex
+from hekla.routing.prefix.interface import Candidate, Match, RequestView
+
+_LAST = "prefix.last"
+_PREDICTED = "prefix.predicted"
+
+
+class CombinedKnowledge:
+    """Implements `PrefixIndex`."""
+
+    def __init__(self, approximate: ApproximateIndex, exact: ExactIndex) -> None:
+        self.approximate, self.exact = approximate, exact
+
+    def match(self, request: RequestView, candidates: Sequence[Candidate]) -> Match:
+        """An engine whose events did not reach back to its start may hold more than they told: both are asked then."""
+        if request.token_ids is None or (not self.exact.complete and not any(self.exact.engines)):
+            return self.approximate.match(request, candidates)
+        exact, complete = self.exact.match(request, candidates), self.exact.complete
+        if all(candidate.backend.key in complete for candidate in candidates):
+            return exact
+        rough = self.approximate.match(request, candidates)
+        tokens = [
+            known if candidate.backend.key in complete else max(known, guessed)
+            for candidate, known, guessed in zip(candidates, exact.tokens, rough.tokens, strict=True)
+        ]
+        return exact._replace(tokens=tokens)
+
+    def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> list[int]:
+        matched = [int(tokens) for tokens in self.match(request, candidates).tokens]
+        request.memo[_LAST] = (candidates, matched)
+        return matched
+
+    def routed(self, request: RequestView, engine: str, now_s: float) -> None:
+        candidates, matched = request.memo.get(_LAST, ((), ()))
+        for candidate, tokens in zip(candidates, matched, strict=True):
+            if candidate.backend.key == engine:
+                request.memo[_PREDICTED] = tokens
+        self.approximate.routed(request, engine, now_s)
+        self.exact.routed(request, engine, now_s)
+
+    def finished(self, request: RequestView, engine: str, now_s: float, *, succeeded: bool) -> None:
+        self.approximate.finished(request, engine, now_s, succeeded=succeeded)
+        self.exact.finished(request, engine, now_s, succeeded=succeeded)
+
+    def forget(self, engine: str) -> None:
+        self.approximate.forget(engine)
+        self.exact.forget(engine)
+
+    def check(self) -> None:
+        self.approximate.check()
+        self.exact.check()
+
+    def __repr__(self) -> str:
+        return f"CombinedKnowledge({self.approximate!r}, {self.exact!r})"
+
+
+def predicted_tokens(request: RequestView) -> int | None:
+    """What was expected to be cached at the engine that the request last went to; None when nobody asked."""
+    predicted: int | None = request.memo.get(_PREDICTED)
+    return predicted
