@@ -81,6 +81,11 @@ class ModelServer:
     def name(self) -> str:
         return "/".join(self.key)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether any engine, or any pair of them, could take a request."""
+        return bool(self.groups) if self.groups is not None else bool(self.backends)
+
 
 def backend_of(engine: Json) -> Backend | None:
     """The engine as a backend, or None when it can take no requests: not ready, leaving, or a worker."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hekla.platform.api.meta import Json
+from hekla.platform.api.patterns import Pattern, compiled
 from hekla.routing.backend import ServerKey
+from hekla.routing.traffic.sessions import SessionPolicy, policy_of
+from hekla.routing.traffic.sticky import rendezvous
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class StringMatch:
 
     exact: str | None = None
     prefix: str | None = None
-    regex: re.Pattern[str] | None = None
+    regex: Pattern | None = None
 
     def matches(self, value: str) -> bool:
         if self.exact is not None:
@@ -36,12 +39,25 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A shadow that gets copies of a rule's requests."""
+
+    name: str
+    """Of a ModelServer."""
+    share: float
+    """In [0, 1]."""
+
+
+@dataclass(frozen=True)
 class Rule:
     name: str
     targets: tuple[Target, ...]
     headers: tuple[tuple[str, StringMatch], ...] = ()
     uri: StringMatch | None = None
     model: str | None = None
+    failover: tuple[Target, ...] = ()
+    """Who serves when the chosen target can't, in this order."""
+    mirror: Mirror | None = None
 
     def matches(self, model: str, path: str, headers: Mapping[str, str]) -> bool:
         if self.model is not None and self.model != model:
@@ -62,6 +78,15 @@ class Rule:
                     break
         return chosen
 
+    def pick_for(self, session: str) -> Target:
+        """The session's own target: the same at every replica, and as the weights say over many sessions.
+
+        Weighted rendezvous hashing: a weight that grows takes sessions from the others and moves nobody else, so that a
+        canary's ramp flips no conversation twice.
+        """
+        live = [target for target in self.targets if target.weight > 0]
+        return min(live, key=lambda target: -math.log(1 - rendezvous(session, target.name)) / target.weight)
+
 
 @dataclass(frozen=True)
 class Route:
@@ -73,6 +98,7 @@ class Route:
     rules: tuple[Rule, ...]
     created: tuple[str, int, str]
     """Sorts the oldest first."""
+    sticky: SessionPolicy | None = None
 
     def rule_for(self, model: str, path: str, headers: Mapping[str, str]) -> Rule | None:
         return next((rule for rule in self.rules if rule.matches(model, path, headers)), None)
@@ -92,6 +118,7 @@ def route_of(obj: Json) -> Route:
         model=spec.get("modelName") or "",
         adapters=tuple(spec.get("loraAdapters") or ()),
         rules=tuple(_rule_of(f"spec.rules[{i}]", rule) for i, rule in enumerate(spec.get("rules") or ())),
+        sticky=policy_of(spec.get("sessionSticky")),
         created=(meta.get("creationTimestamp") or "", int(version) if version.isdigit() else 0, meta["name"]),
     )
 
@@ -106,7 +133,24 @@ def _rule_of(path: str, rule: Json) -> Rule:
         headers=tuple((name.lower(), _string_match(f"{path}.headers[{name}]", m)) for name, m in headers.items()),
         uri=None if uri is None else _string_match(f"{path}.modelMatch.uri", uri),
         model=(match.get("body") or {}).get("model") or None,
+        failover=_failover_of(f"{path}.failover", rule.get("failover") or []),
+        mirror=_mirror_of(f"{path}.mirror", rule.get("mirror")),
     )
+
+
+def _failover_of(path: str, targets: list[Json]) -> tuple[Target, ...]:
+    found = _targets_of(path, [{**target, "weight": None} for target in targets]) if targets else ()
+    return tuple(dict.fromkeys(found))
+
+
+def _mirror_of(path: str, mirror: Json | None) -> Mirror | None:
+    if not mirror:
+        return None
+    percent = mirror.get("percent")
+    share = 1.0 if percent is None else float(percent) / 100
+    if not mirror.get("modelServerName") or not 0 <= share <= 1:
+        raise ValueError(f"{path}: needs modelServerName, and a percent of 0 to 100")
+    return Mirror(mirror["modelServerName"], share) if share else None
 
 
 def _targets_of(path: str, targets: list[Json]) -> tuple[Target, ...]:
@@ -128,7 +172,7 @@ def _targets_of(path: str, targets: list[Json]) -> tuple[Target, ...]:
 def _string_match(path: str, match: Json) -> StringMatch:
     regex = match.get("regex") or None
     try:
-        pattern = None if regex is None else re.compile(regex)
-    except re.error as error:
+        pattern = None if regex is None else compiled(regex)
+    except ValueError as error:
         raise ValueError(f"{path}.regex {regex!r} does not compile: {error}") from error
     return StringMatch(match.get("exact") or None, match.get("prefix") or None, pattern)

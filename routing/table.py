@@ -6,12 +6,17 @@ weight → ModelServer. Adapter (LoRA) names are looked up only when no route ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from hekla.platform.api.meta import Json
 from hekla.routing.backend import ModelServer, ServerKey, backend_of, server_of
 from hekla.routing.matching import Route, Rule, Target, route_of
+
+
+def no_session(route: Route) -> str:
+    return ""
+
 
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
 """What reading an object raises whose fields have not the types admission gives them."""
@@ -26,6 +31,10 @@ class Match:
     target: Target
     server: ModelServer | None
     is_adapter: bool
+    session: str = ""
+    """The conversation the request belongs to; empty when none is named."""
+    is_failover: bool = False
+    """The target is one of the rule's `failover`."""
 
     @property
     def upstream_model(self) -> str | None:
@@ -53,20 +62,50 @@ class RoutingTable:
     def knows(self, model: str) -> bool:
         return model in self.routes or model in self.adapters
 
-    def match(self, model: str, path: str, headers: Mapping[str, str], random: float) -> Match | None:
-        """None when no route has a rule for the request. `random` in [0, 1) picks among weighted targets."""
+    def match(
+        self, model: str, path: str, headers: Mapping[str, str], random: float, *,
+        session_of: Callable[[Route], str] = no_session,
+    ) -> Match | None:  # fmt: skip
+        """None when no route has a rule for the request. `random` in [0, 1) picks among weighted targets; a session
+        picks its own. A target without a ready engine gives way to the first of the rule's `failover` that has one.
+        """
         is_adapter = model not in self.routes
         for route in (self.adapters if is_adapter else self.routes).get(model, ()):
             rule = route.rule_for(model, path, headers)
             if rule is not None:
-                target = rule.pick(random)
-                server = None if target.external else self.servers.get(route.server_key(target))
-                return Match(route, rule, target, server, is_adapter)
+                session = session_of(route)
+                target = rule.pick_for(session) if session else rule.pick(random)
+                match = Match(route, rule, target, self._server(route, target), is_adapter, session)
+                if not rule.failover or _can_serve(match):
+                    return match
+                return next((other for other in self.failovers(match) if _can_serve(other)), match)
         return None
+
+    def failovers(self, match: Match) -> Iterator[Match]:
+        """What the request resolves to when the target of `match` can't serve it: those that come after it, in order."""
+        targets = match.rule.failover
+        after = targets.index(match.target) + 1 if match.is_failover else 0
+        for target in targets[after:]:
+            if target.name != match.target.name or target.external != match.target.external:
+                server = self._server(match.route, target)
+                yield replace(match, target=target, server=server, is_failover=True)
+
+    def shadow(self, match: Match) -> ModelServer | None:
+        """The server that gets copies of the rule's requests, if there is one."""
+        mirror = match.rule.mirror
+        return None if mirror is None else self.servers.get((match.route.namespace, mirror.name))
+
+    def _server(self, route: Route, target: Target) -> ModelServer | None:
+        return None if target.external else self.servers.get(route.server_key(target))
 
     def __repr__(self) -> str:
         engines = sum(len(server.backends) for server in self.servers.values())
         return f"RoutingTable(models={len(self.models)}, servers={len(self.servers)}, backends={engines})"
+
+
+def _can_serve(match: Match) -> bool:
+    """Whether an external provider is well is not known here."""
+    return match.target.external or (match.server is not None and match.server.is_ready)
 
 
 def build_table(routes: Iterable[Json], servers: Iterable[Json], engines: Iterable[Json]) -> RoutingTable:
