@@ -304,7 +304,7 @@ class App:
         await exchange.text(self._engine.models.unload(body.lora_name))
 
     async def _reset_prefix_cache(self, exchange: Exchange) -> None:
-        await exchange.text("", 200 if self._engine.runner.clear_cache() else 500)
+        await exchange.answer({"success": self._engine.runner.clear_cache()})
 
     async def _kv_event_sources(self, exchange: Exchange) -> None:
         publisher = self._engine.publisher
