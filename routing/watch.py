@@ -1,7 +1,4 @@
-"""Keeps the routing table current: list, watch, and list again when the watch has fallen too far behind.
-
-While the platform is away the last table stays: a running deployment goes on serving without its control plane.
-"""
+"""Keeps the routing table current."""
 
 from __future__ import annotations
 
@@ -9,13 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from hekla.platform.api.meta import Json, Ref, ref_of
 from hekla.platform.base.clock import Clock
-from hekla.platform.base.errors import Gone, Unavailable
 from hekla.platform.base.ids import Ids
-from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import WatchSettings
-from hekla.routing.source import Change, ObjectSource
+from hekla.routing.following import Follower, Objects
+from hekla.routing.source import ObjectSource
 from hekla.routing.table import RoutingTable, build_table
 
 logger = logging.getLogger(__name__)
@@ -30,12 +25,9 @@ class TableKeeper:
         self, source: ObjectSource, settings: WatchSettings, *, clock: Clock, ids: Ids,
         on_table: Callable[[RoutingTable], None] = lambda table: None,
     ) -> None:  # fmt: skip
-        self._source, self._settings, self._clock, self._ids = source, settings, clock, ids
         self._on_table = on_table
-        self._objects: dict[str, dict[Ref, Json]] = {}
-        self._dirty = asyncio.Event()
         self._first_table = asyncio.Event()
-        self._tasks = TaskOwner("routing-table")
+        self._follower = Follower("routing-table", KINDS, source, settings, clock=clock, ids=ids, build=self._build)
         self.table = RoutingTable()
 
     @property
@@ -43,73 +35,18 @@ class TableKeeper:
         return self._first_table.is_set()
 
     async def start(self) -> None:
-        for kind in KINDS:
-            self._tasks.spawn(self._follow(kind), kind)
-        self._tasks.spawn(self._build(), "build")
+        await self._follower.start()
 
     async def wait_synced(self) -> None:
         await self._first_table.wait()
 
     async def stop(self) -> None:
-        await self._tasks.stop()
+        await self._follower.stop()
 
-    async def _follow(self, kind: str) -> None:
-        version, failures = "", 0
-        while True:
-            try:
-                if not version:
-                    version = await self._list(kind)
-                    failures = 0
-                async for change in self._source.watch(kind, version):
-                    version, failures = change.version or version, 0
-                    self._apply(kind, change)
-            except Gone:
-                version = ""
-            except Unavailable as error:
-                failures += 1
-                logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s; the last table stays", error)
-            except Exception:
-                # An answer that is not the resource API's. Giving up would leave this table as it is for ever.
-                version, failures = "", failures + 1
-                logger.exception("following %s failed; the last table stays", kind)
-            # A stream that ends at once must not become a busy loop either.
-            await self._clock.sleep(self._pause_s(failures))
-
-    def _pause_s(self, failures: int) -> float:
-        """Doubling, with jitter so that ingress replicas do not come back all at once."""
-        longest: float = min(self._settings.retry_min_s * 2 ** min(failures, 20), self._settings.retry_max_s)
-        return longest * (0.5 + self._ids.random() / 2)
-
-    async def _list(self, kind: str) -> str:
-        items, version = await self._source.list(kind)
-        self._objects[kind] = {ref_of(item): item for item in items}
-        self._dirty.set()
-        return version
-
-    def _apply(self, kind: str, change: Change) -> None:
-        if change.kind == "BOOKMARK":
-            return
-        objects, ref = self._objects[kind], ref_of(change.object)
-        if change.kind == "DELETED":
-            objects.pop(ref, None)
-        else:
-            objects[ref] = change.object
-        self._dirty.set()
-
-    async def _build(self) -> None:
-        while True:
-            await self._dirty.wait()
-            await self._clock.sleep(self._settings.rebuild_delay_s)
-            self._dirty.clear()
-            if len(self._objects) < len(KINDS):
-                continue
-            try:
-                table = build_table(*(self._objects[kind].values() for kind in KINDS))
-            except Exception:
-                logger.exception("the routing table can't be built; the last one stays")
-                continue
-            for name in table.problems.keys() - self.table.problems.keys():
-                logger.warning("not routed: %s: %s", name, table.problems[name])
-            self.table = table
-            self._first_table.set()
-            self._on_table(table)
+    def _build(self, objects: Objects) -> None:
+        table = build_table(*(objects[kind].values() for kind in KINDS))
+        for name in table.problems.keys() - self.table.problems.keys():
+            logger.warning("not routed: %s: %s", name, table.problems[name])
+        self.table = table
+        self._first_table.set()
+        self._on_table(table)
