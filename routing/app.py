@@ -92,7 +92,10 @@ class Ingress:
         )  # fmt: skip
         self._tasks = TaskOwner("ingress")
         planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
-        proxy = Proxy(settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock)
+        proxy = Proxy(
+            settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock,
+            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
+        )  # fmt: skip
         self.gateway = Gateway(
             settings, proxy, lambda: self.keeper.table if self.keeper.synced else None,
             metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,

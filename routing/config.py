@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hekla.routing.continuation.settings import ContinuationSettings
+
 
 @dataclass(frozen=True)
 class LimitSettings:
@@ -170,6 +172,7 @@ class RoutingSettings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
+    continuation: ContinuationSettings = field(default_factory=ContinuationSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
     owned_by: str = "hekla"

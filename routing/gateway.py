@@ -12,6 +12,7 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog, AccessRecord
 from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
+from hekla.routing.continuation.asking import token_id_changes
 from hekla.routing.exchange import BodyPool, ClientGone, Departure, Exchange, HeldBytes
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
 from hekla.routing.openai_api import parse_request, route_not_found, server_not_found, table_not_read
@@ -101,14 +102,17 @@ class Gateway:
         try:
             usage = usage_changes(exchange.path, body)
             exchange.estimated_tokens = view.estimated_tokens
+            ids = token_id_changes(
+                exchange.path, body, match.server.engine, exchange.estimated_tokens, self._settings.continuation
+            )
         except MalformedBody as error:
             raise Refusal(400, f"the request's body is not valid JSON text: {error}", kind="request_parsing") from error
         renamed = match.upstream_model
         view.upstream_model, view.is_adapter = renamed or model, match.is_adapter
-        if usage or (renamed is not None and renamed != model):
-            view.body = body.edited({**usage, **({"model": renamed} if renamed else {})})
+        if usage or ids or (renamed is not None and renamed != model):
+            view.body = body.edited({**usage, **ids, **({"model": renamed} if renamed else {})})
         with self._metrics.child(self._metrics.downstream, model).track_inprogress():
-            await self._proxy.serve(exchange, match.server, view, hide_usage=bool(usage))
+            await self._proxy.serve(exchange, match.server, view, hide_usage=bool(usage), hide_ids=bool(ids))
 
     def account(self, exchange: Exchange) -> None:
         """Record an exchange that is over."""

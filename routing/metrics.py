@@ -37,6 +37,9 @@ class RouterMetrics:
         self.decode = h("request_decode_duration_seconds", "Upstream, from the first byte to the last", request)
         self.tokens = c("tokens_total", "Tokens by the engine's count", ("model", "path", "token_type", *_BACKEND))
         self.retries = c("retries_total", "Further tries on an engine", ("model", "model_server", "reason"))
+        self.continuations = c(
+            "continuations_total", "Broken streams another engine went on with", ("model", "model_server", "way")
+        )
         self.lost_streams = c(
             "lost_streams_total", "Answers cut off because the engine died", ("model", "model_server")
         )

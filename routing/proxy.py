@@ -2,7 +2,7 @@
 
 A try may be repeated on another engine as long as nothing has reached the client: the connection failed, the headers
 came too late, or the answer was 429 or 5xx. A 4xx is the client's to see and is never repeated. Once bytes have
-reached the client the answer is that engine's alone: what happens when it dies then is decided in `hekla.routing.relay`.
+reached the client and the engine dies, `hekla.routing.continuation` has another engine go on from there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 from hekla.platform.base.clock import Clock
-from hekla.routing.backend import ModelServer, RetryPolicy
+from hekla.routing.backend import ModelServer, RetryPolicy, ServerKey
 from hekla.routing.body import Body
 from hekla.routing.call import Call
 from hekla.routing.config import RoutingSettings
 from hekla.routing.connectors.catalog import CONNECTORS
+from hekla.routing.continuation.carrier import Continuation
+from hekla.routing.continuation.decision import CONTINUED_PATHS
+from hekla.routing.continuation.record import Record
 from hekla.routing.disaggregation import AllTried, NothingReady, Plan, Planner
 from hekla.routing.exchange import Exchange
 from hekla.routing.headers import to_client
@@ -26,7 +29,7 @@ from hekla.routing.metrics import RouterMetrics, backend_labels
 from hekla.routing.refusal import Refusal
 from hekla.routing.relay import Relay
 from hekla.routing.scheduling.interface import Busy, Candidate
-from hekla.routing.upstream import AttemptFailed, Upstream
+from hekla.routing.upstream import AttemptFailed, StreamBroken, Upstream
 from hekla.routing.usage import EventRelay
 from hekla.routing.view import LazyView
 
@@ -37,16 +40,21 @@ RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 class Proxy:
     def __init__(
         self, settings: RoutingSettings, upstream: Upstream, planner: Planner, *, loads: LoadBook,
-        metrics: RouterMetrics, clock: Clock,
+        metrics: RouterMetrics, clock: Clock, server_now: Callable[[ServerKey], ModelServer | None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._settings, self._upstream, self._planner = settings, upstream, planner
         self._loads, self._metrics, self._clock = loads, metrics, clock
         self._relay = Relay(metrics, clock)
+        self._continuation = Continuation(
+            settings.continuation, upstream, plan=self._plan, attempt=self._attempt, server_now=server_now,
+            metrics=metrics, clock=clock,
+        )  # fmt: skip
 
-    async def serve(self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool) -> None:
+    async def serve(
+        self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool, hide_ids: bool = False
+    ) -> None:
         """Answers the exchange from an engine of `server`. Raises Refusal while nothing has been sent."""
-        events = EventRelay(hide_usage=hide_usage, held_bytes_max=self._settings.limits.event_bytes_max)
-        call = Call(exchange, server, view, events)
+        call = self._call(exchange, server, view, hide_usage=hide_usage, hide_ids=hide_ids)
         policy = server.retry or RetryPolicy(
             self._settings.upstream.retry_attempts, self._settings.upstream.retry_interval_s
         )
@@ -64,7 +72,22 @@ class Proxy:
                 return
             except AttemptFailed as failure:
                 last = failure
+            except StreamBroken as broken:
+                await self._continuation.carry_on(call, broken)
+                return
         await self._give_up(call, last)
+
+    def _call(
+        self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool, hide_ids: bool
+    ) -> Call:
+        limits, continuation = self._settings.limits, self._settings.continuation
+        is_continued = continuation.attempts_max and exchange.path in CONTINUED_PATHS and view.body.is_true("stream")
+        record = Record(continuation.record_bytes_max) if is_continued else None
+        held_max = limits.event_bytes_max + (continuation.record_bytes_max if hide_ids else 0)
+        events = EventRelay(hide_usage=hide_usage, hide_ids=hide_ids, held_bytes_max=held_max, record=record)
+        call = Call(exchange, server, view, events)
+        call.record, call.hides_usage, call.hides_ids = record, hide_usage, hide_ids
+        return call
 
     async def _give_up(self, call: Call, last: AttemptFailed | None) -> None:
         """An engine's own 429 is the client's to see; anything else becomes one 503."""
@@ -166,8 +189,8 @@ class Proxy:
                 await use(call, response, ticket)
             finally:
                 response.close()  # an answer read to its end has given its connection back already
-        except AttemptFailed as failure:
-            if failure.unreached:
+        except (AttemptFailed, StreamBroken) as failure:
+            if isinstance(failure, StreamBroken) or failure.unreached:
                 candidate.load.suspect_until_s = self._clock.monotonic() + self._settings.upstream.suspect_s
             raise
         finally:

@@ -9,8 +9,7 @@ from hekla.routing.call import Call
 from hekla.routing.headers import to_client
 from hekla.routing.load import Ticket
 from hekla.routing.metrics import RouterMetrics
-from hekla.routing.refusal import stream_error
-from hekla.routing.upstream import AttemptFailed
+from hekla.routing.upstream import AttemptFailed, StreamBroken
 from hekla.routing.usage import USAGE_PATHS, JsonTail, Usage
 
 
@@ -19,9 +18,12 @@ class Relay:
         self._metrics, self._clock = metrics, clock
 
     async def relay(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+        """Raises AttemptFailed while the client has nothing, StreamBroken when the engine is lost after that."""
         content_type = response.headers.get("content-type", "")
         if content_type.startswith("text/event-stream"):
             await self._events(call, response, ticket)
+        elif call.has_begun:
+            raise AttemptFailed(call.exchange.backend, f"answered {response.status} without a stream", status=400)
         else:
             await self._whole(call, response)
         call.exchange.upstream_ended_s = self._clock.monotonic()
@@ -36,31 +38,31 @@ class Relay:
         return chunk
 
     async def _events(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
-        exchange, read, feed = call.exchange, response.content.readany, call.events.feed
+        exchange, events, read, feed = call.exchange, call.events, response.content.readany, call.events.feed
         chunk = await self._first_chunk(call, response)
         ticket.first_token()
-        headers = to_client(response.raw_headers, exchange.request_id, resized=True)
-        await exchange.begin(response.status, headers)
+        if not call.has_begun:
+            headers = to_client(response.raw_headers, exchange.request_id, resized=True)
+            await exchange.begin(response.status, headers)
         send = exchange.send
         try:
             while chunk:
                 if out := feed(chunk):
                     await send({"type": "http.response.body", "body": out, "more_body": True})
+                if events.failed:
+                    raise StreamBroken(exchange.backend, events.failed)
+                if events.is_over:
+                    break
                 try:
                     chunk = await read()
                 except (aiohttp.ClientError, OSError) as error:
-                    await self._engine_lost(call, error)
-                    return
+                    raise StreamBroken(exchange.backend, str(error) or type(error).__name__) from error
+            if not events.is_whole:
+                raise StreamBroken(exchange.backend, "its stream stopped before its end")
         finally:
             # Also when the client has left: its tokens were computed all the same.
-            exchange.usage = call.events.usage() or _seen(call, response.status)
-        await exchange.finish(call.events.rest())
-
-    async def _engine_lost(self, call: Call, error: Exception) -> None:
-        """The engine died after whole events have reached the client. Ends the stream with an error event."""
-        exchange = call.exchange
-        self._note_lost(call, error)
-        await exchange.finish(stream_error(exchange.path, "the engine serving this request was lost"))
+            exchange.usage = events.usage() or _seen(call, response.status)
+        await exchange.finish(events.rest())
 
     async def _whole(self, call: Call, response: aiohttp.ClientResponse) -> None:
         exchange, tail = call.exchange, JsonTail()
@@ -82,8 +84,13 @@ class Relay:
 
     def _note_lost(self, call: Call, error: Exception) -> None:
         exchange = call.exchange
-        exchange.error_kind, exchange.error_message = "proxy", f"{exchange.backend} was lost: {error}"
-        self._metrics.child(self._metrics.lost_streams, call.view.model, call.server.name).inc()
+        note_lost(call, self._metrics, f"{exchange.backend} was lost: {error}")
+
+
+def note_lost(call: Call, metrics: RouterMetrics, reason: str) -> None:
+    """The client's answer is cut off."""
+    call.exchange.error_kind, call.exchange.error_message = "proxy", reason
+    metrics.child(metrics.lost_streams, call.view.model, call.server.name).inc()
 
 
 def _seen(call: Call, status: int) -> Usage | None:

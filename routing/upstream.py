@@ -24,6 +24,14 @@ class AttemptFailed(Exception):
         self.engine, self.reason, self.unreached, self.status = engine, reason, unreached, status
 
 
+class StreamBroken(Exception):
+    """An engine was lost after events of its stream had reached the client."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(f"{engine}: {reason}")
+        self.engine, self.reason = engine, reason
+
+
 class Upstream:
     """A pool of HTTP connections. `start` inside the event loop, `stop` at the end."""
 

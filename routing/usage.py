@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from hekla.routing.body import Body
+from hekla.routing.continuation.asking import MARK as IDS_MARK
+from hekla.routing.continuation.asking import without_ids
+from hekla.routing.continuation.failure import MARKS as FAILURES
+from hekla.routing.continuation.failure import failure_at
+from hekla.routing.continuation.record import Record
+from hekla.routing.sse import data_of, split_events, whole_events_end
 
 MARK = b'"usage"'
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -28,6 +34,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    tells_cached: bool = field(default=False, compare=False)
+    """It said how many were cached, be it none: engines that are not asked to don't."""
 
 
 def usage_changes(path: str, body: Body) -> dict[str, Any]:
@@ -59,10 +67,12 @@ def parse_usage(obj: Any) -> Usage | None:
 def _counts(usage: dict[str, Any]) -> Usage:
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = cached if cached is not None else usage.get("cache_read_input_tokens")
     return Usage(
         prompt_tokens=_int(usage.get("prompt_tokens", usage.get("input_tokens"))),
         completion_tokens=_int(usage.get("completion_tokens", usage.get("output_tokens"))),
-        cached_tokens=_int(cached if cached is not None else usage.get("cache_read_input_tokens")),
+        cached_tokens=_int(cached),
+        tells_cached=isinstance(cached, int),
     )
 
 
@@ -98,13 +108,21 @@ class EventRelay:
     always breaks between events.
     """
 
-    __slots__ = ("_first", "_held", "_held_max", "_hide", "_last", "events")
+    __slots__ = (
+        "_first", "_held", "_held_max", "_hide", "_hide_ids", "_last", "_record", "_tail", "events", "failed", "is_over",
+    )  # fmt: skip
 
-    def __init__(self, *, hide_usage: bool, held_bytes_max: int) -> None:
-        self._hide, self._held_max = hide_usage, held_bytes_max
-        self._held = self._first = self._last = b""
+    def __init__(
+        self, *, hide_usage: bool, held_bytes_max: int, hide_ids: bool = False, record: Record | None = None
+    ) -> None:
+        """`record` gets what the client gets, with the token ids that `hide_ids` takes out."""
+        self._hide, self._held_max, self._hide_ids, self._record = hide_usage, held_bytes_max, hide_ids, record
+        self._held = self._first = self._last = self._tail = b""
         self.events = 0
         """Whole events passed on."""
+        self.failed = ""
+        """The engine said inside the stream that it failed, and how."""
+        self.is_over = False
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent to the client now, possibly nothing."""
@@ -112,14 +130,26 @@ class EventRelay:
             chunk = self._held + chunk
             self._held = b""
         if not chunk.endswith((b"\n\n", b"\n\r\n")):
-            end = _whole(chunk)
+            end = whole_events_end(chunk)
             if len(chunk) - end > self._held_max:
                 end = len(chunk)
             self._held, chunk = chunk[end:], chunk[:end]
+        if self._record is not None:
+            if FAILURES[0] in chunk or FAILURES[1] in chunk:
+                chunk, self.failed = failure_at(chunk)
+            self._record.add(chunk)
+            self._tail = chunk or self._tail
         if MARK in chunk:
             chunk = self._noted(chunk)
+        if self._hide_ids and IDS_MARK in chunk:
+            chunk = without_ids(chunk)
         self.events += chunk.count(b"\n\n")
         return chunk
+
+    @property
+    def is_whole(self) -> bool:
+        """The stream came to its end, not only to the end of its bytes; True where no end mark is known."""
+        return self._record is None or b"[DONE]" in self._tail or b"[DONE]" in self._held or self._record.is_finished
 
     def rest(self) -> bytes:
         """The unfinished event of a stream that ended in good order."""
@@ -153,24 +183,10 @@ class EventRelay:
         )
 
 
-def _whole(chunk: bytes) -> int:
-    """Where the last whole event ends."""
-    return max(
-        chunk.rfind(b"\n\n") + 2 if b"\n\n" in chunk else 0, chunk.rfind(b"\n\r\n") + 3 if b"\n\r\n" in chunk else 0
-    )
-
-
-def split_events(chunk: bytes) -> list[bytes]:
-    """The events with their ends; joined they are the chunk."""
-    parts = re.split(rb"(\r?\n\r?\n)", chunk)
-    events = [parts[i] + parts[i + 1] for i in range(0, len(parts) - 1, 2)]
-    return [*events, parts[-1]] if parts[-1] else events
-
-
 def _usage_in(chunk: bytes) -> Usage | None:
     found = None
     for event in split_events(chunk):
-        data = b"".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        data = data_of(event)
         if MARK in data:
             try:
                 found = parse_usage(msgspec.json.decode(data)) or found

@@ -28,6 +28,7 @@ def one_token(body: Body) -> dict[str, Any]:
         "stream": msgspec.UNSET,
         "stream_options": msgspec.UNSET,
         "min_tokens": msgspec.UNSET,
+        "return_token_ids": msgspec.UNSET,
         "max_tokens": 1,
     }
     if "max_completion_tokens" in body:
