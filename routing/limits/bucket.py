@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+ROUNDING = 1e-9
+"""Part of a limit that sums of fractions may be wrong by: a window that is over has given all back."""
 
 class Bucket:
     """`capacity` per `window_s`; what was used flows back at that rate, to nothing used."""
@@ -49,7 +51,7 @@ class Bucket:
         if amount > self.capacity:
             return math.inf
         missing = amount - self.left(now_s)
-        return max(0.0, missing / self.rate)
+        return missing / self.rate if missing > ROUNDING * self.capacity else 0.0
 
     def __repr__(self) -> str:
         return f"Bucket(used={self.used:g} of {self.capacity:g} per {self.window_s:g} s)"
