@@ -106,7 +106,8 @@ class Tokeniser:
         if not done:
             self.counts.late += 1  # it goes on: what it learns helps the next prompt
             return None
-        return work.result()
+        found: Sequence[int] | None = work.result()
+        return found
 
     def _done(self) -> None:
         self._pending -= 1
@@ -120,9 +121,9 @@ class Tokeniser:
             found = await self._remote(body, model, teacher)
             self.counts.engine += 1
             return found
-        except Exception as error:  # whatever the tokenizer, the template or the engine's answer is like
+        except Exception:  # whatever the tokenizer, the template or the engine's answer is like
             self.counts.failed += 1
-            logger.debug("a prompt for %s could not be tokenised: %r", model, error)
+            logger.debug("a prompt for %s could not be tokenised", model, exc_info=True)
             return None
 
     async def _local(self, path: str, body: Body, model: str, teacher: Teacher) -> array[int] | None:
@@ -163,8 +164,8 @@ class Tokeniser:
     ) -> None:
         try:
             seen = await self._remote(body, model, teacher)
-        except Exception as error:
-            logger.debug("%s could not be asked for its tokens: %r", teacher.url, error)
+        except Exception:
+            logger.debug("%s could not be asked for its tokens", teacher.url, exc_info=True)
             return
         if array("I", seen) != found:
             self.counts.mismatched += 1
