@@ -32,6 +32,9 @@ from hekla.routing.openai_api import (
     wrong_path,
 )
 from hekla.routing.platform_proxy import PlatformProxy, is_platform_path
+from hekla.routing.prefix.engine_facts import HttpEngineFacts
+from hekla.routing.prefix.metrics import PrefixMetrics
+from hekla.routing.prefix.service import PrefixService
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
 from hekla.routing.scheduling.catalog import build_profile
@@ -91,6 +94,10 @@ class Ingress:
             count=lambda outcome: self.metrics.child(self.metrics.scrapes, outcome).inc(),
         )  # fmt: skip
         self._tasks = TaskOwner("ingress")
+        self.prefix = PrefixService(
+            settings.prefix, HttpEngineFacts(upstream), clock=clock, ids=ids, shared_secret=settings.gossip.key
+        )
+        PrefixMetrics(self.prefix, self.metrics.registry)
         planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
         proxy = Proxy(
             settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock,
@@ -98,7 +105,7 @@ class Ingress:
         )  # fmt: skip
         self.gateway = Gateway(
             settings, proxy, lambda: self.keeper.table if self.keeper.synced else None,
-            metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
+            metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks, prepare=self.prefix.prepare,
         )  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings)
         self._started = False
@@ -112,6 +119,7 @@ class Ingress:
         self.log.start()
         await self.upstream.start()
         await self.gossip.start()
+        await self.prefix.start()
         await self.keeper.start()
         await self.scraper.start()
 
@@ -127,6 +135,7 @@ class Ingress:
         await self.scraper.stop()
         await self.keeper.stop()
         await self.gossip.stop()
+        await self.prefix.stop()
         await self._tasks.stop()
         await self.upstream.stop()
         await asyncio.to_thread(self.log.stop)
@@ -215,6 +224,7 @@ class Ingress:
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)
         self.loads.forget({backend.key for backend in self._engines()})
+        self.prefix.took_engines(self._engines())
 
     def _engines(self) -> Iterable[Backend]:
         return (backend for server in self.keeper.table.servers.values() for backend in server.backends)

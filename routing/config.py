@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hekla.routing.continuation.settings import ContinuationSettings
+from hekla.routing.prefix.settings import PrefixSettings
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class RoutingSettings:
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     continuation: ContinuationSettings = field(default_factory=ContinuationSettings)
+    prefix: PrefixSettings = field(default_factory=PrefixSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
     owned_by: str = "hekla"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog, AccessRecord
+from hekla.routing.backend import ModelServer
 from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
 from hekla.routing.continuation.asking import token_id_changes
@@ -36,8 +37,9 @@ class Gateway:
     def __init__(
         self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable | None], *,
         metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
+        prepare: Callable[[LazyView, ModelServer], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
-        self._settings, self._proxy, self._table = settings, proxy, table
+        self._settings, self._proxy, self._table, self._prepare = settings, proxy, table, prepare
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
         self.in_flight = 0
         self.bodies = BodyPool(settings)
@@ -111,6 +113,8 @@ class Gateway:
         view.upstream_model, view.is_adapter = renamed or model, match.is_adapter
         if usage or ids or (renamed is not None and renamed != model):
             view.body = body.edited({**usage, **ids, **({"model": renamed} if renamed else {})})
+        if self._prepare is not None:
+            await self._prepare(view, match.server)
         with self._metrics.child(self._metrics.downstream, model).track_inprogress():
             await self._proxy.serve(exchange, match.server, view, hide_usage=bool(usage), hide_ids=bool(ids))
 

@@ -8,7 +8,7 @@ is credited until they have ended, since events only come once a prefill is done
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -156,7 +156,7 @@ class ExactIndex:
         return sum(row.entries for rows in self._rows.values() for row in rows.values())
 
     @property
-    def engines(self) -> Iterable[str]:
+    def engines(self) -> Collection[str]:
         return self._rows.keys()
 
     def _lengths(self, blocks: Sequence[int]) -> list[Lengths]:

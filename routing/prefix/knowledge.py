@@ -8,9 +8,6 @@ from hekla.routing.prefix.approximate import ApproximateIndex
 from hekla.routing.prefix.exact import ExactIndex
 from hekla.routing.prefix.interface import Candidate, Match, RequestView
 
-_LAST = "prefix.last"
-_PREDICTED = "prefix.predicted"
-
 
 class CombinedKnowledge:
     """Implements `PrefixIndex`."""
@@ -33,15 +30,9 @@ class CombinedKnowledge:
         return exact._replace(tokens=tokens)
 
     def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> list[int]:
-        matched = [int(tokens) for tokens in self.match(request, candidates).tokens]
-        request.memo[_LAST] = (candidates, matched)
-        return matched
+        return [int(tokens) for tokens in self.match(request, candidates).tokens]
 
     def routed(self, request: RequestView, engine: str, now_s: float) -> None:
-        candidates, matched = request.memo.get(_LAST, ((), ()))
-        for candidate, tokens in zip(candidates, matched, strict=True):
-            if candidate.backend.key == engine:
-                request.memo[_PREDICTED] = tokens
         self.approximate.routed(request, engine, now_s)
         self.exact.routed(request, engine, now_s)
 
@@ -60,8 +51,3 @@ class CombinedKnowledge:
     def __repr__(self) -> str:
         return f"CombinedKnowledge({self.approximate!r}, {self.exact!r})"
 
-
-def predicted_tokens(request: RequestView) -> int | None:
-    """What was expected to be cached at the engine that the request last went to; None when nobody asked."""
-    predicted: int | None = request.memo.get(_PREDICTED)
-    return predicted

@@ -77,7 +77,7 @@ class PrefixService:
             return
         if isinstance(salt, str) and salt:
             view.memo[CACHE_SALT] = salt
-        if view.token_ids is not None or not self._settings.enabled:
+        if view.token_ids is not None or not self._settings.enabled or not self.exact.engines:
             return
         if not any(self.exact.knows(backend.key) for backend in server.backends):
             return
