@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hekla.routing.continuation.settings import ContinuationSettings
 from hekla.routing.prefix.settings import PrefixSettings
+from hekla.routing.traffic.settings import TrafficSettings
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,22 @@ class UpstreamSettings:
 class SchedulingSettings:
     """Which plugins choose the engine. A name not known is refused with the list of those that are."""
 
-    filters: tuple[str, ...] = ("ready", "waiting", "capacity")
-    """Order matters only for cost: the cheapest first."""
-    scorers: tuple[tuple[str, float], ...] = (("least-request", 1.0),)
+    filters: tuple[str, ...] = ("ready", "circuit", "capacity", "context-fits")
+    """Order matters only for cost: the cheapest first. A long queue is priced by `cost` rather than filtered."""
+    scorers: tuple[tuple[str, float], ...] = (("cost", 1.0),)
     """Pairs of name and weight, weights >= 0."""
+    args: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Arguments by plugin name; those not given keep their defaults."""
+    config_file: str = ""
+    """Path of a `routing.yaml` that replaces filters, scorers and args, and is followed while it changes; empty: none."""
+    reload_period_s: float = 2.0
+    """How often that file is looked at: a mounted ConfigMap takes a minute to change anyway."""
 
     def __post_init__(self) -> None:
         for name, weight in self.scorers:
             _at_least(f"scheduling.scorers[{name}].weight", weight, 0)
+        if self.reload_period_s <= 0:
+            raise ValueError(f"scheduling.reload_period_s is {self.reload_period_s}; allowed: above 0")
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,7 @@ class RoutingSettings:
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     continuation: ContinuationSettings = field(default_factory=ContinuationSettings)
+    traffic: TrafficSettings = field(default_factory=TrafficSettings)
     prefix: PrefixSettings = field(default_factory=PrefixSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""

@@ -27,10 +27,16 @@ _ENVELOPE_BYTES = 96
 """Room for sender, sequence number and signature in a datagram."""
 
 
+WIRE_VERSION = 2
+"""Of the datagram. A replica of another version is not understood, and knows only its own load, until it is replaced."""
+
+
 class Datagram(msgspec.Struct, array_like=True):
+    version: int
     sender: str
     sequence: int
-    counts: dict[str, tuple[int, int, int]]
+    counts: dict[str, tuple[int, int, int, int, int]]
+    """By engine, the fields of `Counts`."""
 
 
 _decoder = msgspec.msgpack.Decoder(Datagram)
@@ -40,16 +46,16 @@ _encoder = msgspec.msgpack.Encoder()
 def pack(sender: str, sequence: int, counts: dict[str, Counts], settings: GossipSettings) -> Iterator[bytes]:
     """Datagrams of at most `datagram_bytes_max` that carry the counts; the first has `sequence`, each next one more."""
     room, size = settings.datagram_bytes_max - _ENVELOPE_BYTES, 0
-    part: dict[str, tuple[int, int, int]] = {}
+    part: dict[str, tuple[int, int, int, int, int]] = {}
     for engine, count in counts.items():
-        cost = len(engine.encode()) + 24
+        cost = len(engine.encode()) + 36
         if part and size + cost > room:
-            yield _sealed(Datagram(sender, sequence, part), settings.key)
+            yield _sealed(Datagram(WIRE_VERSION, sender, sequence, part), settings.key)
             sequence, part, size = sequence + 1, {}, 0
         part[engine] = count
         size += cost
     if part:
-        yield _sealed(Datagram(sender, sequence, part), settings.key)
+        yield _sealed(Datagram(WIRE_VERSION, sender, sequence, part), settings.key)
 
 
 def unpack(data: bytes, settings: GossipSettings) -> Datagram:
@@ -61,6 +67,8 @@ def unpack(data: bytes, settings: GossipSettings) -> Datagram:
         datagram = _decoder.decode(payload)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ValueError(str(error)) from error
+    if datagram.version != WIRE_VERSION:
+        raise ValueError(f"its version is {datagram.version}, not {WIRE_VERSION}")
     if any(min(count) < 0 for count in datagram.counts.values()):
         raise ValueError("a count is negative")
     return datagram

@@ -1,5 +1,9 @@
 """What scheduling plugins see and give back.
 
+Plugins get `hekla.routing.scheduling.candidates.Candidates`, a sequence of `Candidate` that also has the engines' keys and
+loads as arrays; `Candidates.of` makes one of any sequence. Scores may be arrays too: with a thousand engines that is
+the difference between microseconds and milliseconds.
+
 A filter answers *may this engine take the request now*, a scorer *how good would it be*, in [0, 1]. Both read a
 snapshot and change nothing; what a plugin learns from outcomes it learns through its own feed, not here.
 """
@@ -7,11 +11,11 @@ snapshot and change nothing; what a plugin learns from outcomes it learns throug
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from hekla.routing.backend import Backend
 from hekla.routing.load import EngineLoad
+from hekla.routing.load_columns import Vector
 
 
 class Candidate(NamedTuple):
@@ -84,7 +88,7 @@ class RequestView(Protocol):
 class PrefixKnowledge(Protocol):
     """What is known of the engines' prefix caches: approximate, exact, or both (`hekla.routing.prefix`)."""
 
-    def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[int]:
+    def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[int] | Vector:
         """Tokens at the prompt's start that each candidate holds, in their order; 0 while unknown."""
 
     def routed(self, request: RequestView, engine: str, now_s: float) -> None:
@@ -98,39 +102,19 @@ class PrefixKnowledge(Protocol):
 
 
 class Filter(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Those that may take the request, in their order."""
 
 
 class Scorer(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> list[float]:
+    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[float] | Vector:
         """One score in [0, 1] per candidate, higher is better."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The engine chosen and why."""
-
-    chosen: Candidate
-    candidates: Sequence[Candidate]
-    """Those that passed the filters."""
-    totals: Sequence[float]
-    """Weighted sum per candidate."""
-    parts: Mapping[str, Sequence[float]]
-    """Each scorer's scores, before its weight."""
-
-    def explain(self) -> str:
-        """One line per candidate, the chosen one marked."""
-        lines = []
-        for i, candidate in enumerate(self.candidates):
-            mark = "*" if candidate is self.chosen else " "
-            parts = ", ".join(f"{name} {scores[i]:.3f}" for name, scores in self.parts.items())
-            lines.append(f"{mark} {candidate.backend.key} = {self.totals[i]:.3f} ({parts})")
-        return "\n".join(lines)
 
 
 class Busy(Exception):

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hekla.routing.scheduling.interface import Busy, Candidate, Decision, Filter, RequestView, Scorer
+import numpy as np
+
+from hekla.routing.load_columns import Vector
+from hekla.routing.scheduling.candidates import Candidates
+from hekla.routing.scheduling.decision import Decision
+from hekla.routing.scheduling.forecast import Forecaster
+from hekla.routing.scheduling.interface import Busy, Candidate, Filter, RequestView, Scorer
 
 Meter = Callable[[str, str, float], None]
 """Called with plugin, `filter` or `score`, and seconds spent."""
+OnError = Callable[[str, Exception], None]
+"""Called with the plugin that raised, and what."""
+
+
+def raise_error(plugin: str, error: Exception) -> None:
+    raise error
 
 
 @dataclass(frozen=True)
 class Profile:
     filters: tuple[Filter, ...]
     scorers: tuple[tuple[Scorer, float], ...]
+    forecaster: Forecaster | None = None
+    """Where decisions find what was predicted, to explain themselves."""
+    on_error: OnError = raise_error
+    """When it returns, a failed filter has left nobody out and a failed scorer has told no difference: a plugin's
+    trouble is no reason to refuse a request."""
 
     def schedule(
         self, request: RequestView, candidates: Sequence[Candidate], timer: Callable[[], float], meter: Meter
@@ -23,25 +40,46 @@ class Profile:
 
         `candidates` must not be empty: no ready engine is a different answer, and the caller's.
         """
-        left, before = candidates, timer()
-        for plugin in self.filters:
-            left = plugin.keep(request, left)
-            after = timer()
-            meter(plugin.name, "filter", after - before)
-            before = after
-            if not left:
-                raise Busy(plugin.name, len(candidates))
-        totals, parts = [0.0] * len(left), {}
+        left, stages = self._filter(request, Candidates.of(candidates), timer, meter)
+        totals, parts, before = np.zeros(len(left)), {}, timer()
         for scorer, weight in self.scorers:
-            scores = parts[scorer.name] = scorer.score(request, left)
-            totals = [total + weight * score for total, score in zip(totals, scores, strict=True)]
+            scores = parts[scorer.name] = self._score(scorer, request, left)
+            totals += weight * scores
             after = timer()
             meter(scorer.name, "score", after - before)
             before = after
-        return Decision(_best(request, left, totals), left, totals, parts)
+        forecasts = None if self.forecaster is None else self.forecaster.made(request)
+        weights = {scorer.name: weight for scorer, weight in self.scorers}
+        return Decision(_best(request, left, totals), left, totals, parts, weights, stages, forecasts)
+
+    def _filter(
+        self, request: RequestView, candidates: Candidates, timer: Callable[[], float], meter: Meter
+    ) -> tuple[Candidates, list[tuple[str, Candidates]]]:
+        left, stages, before = candidates, list[tuple[str, Candidates]](), timer()
+        for plugin in self.filters:
+            try:
+                kept = Candidates.of(plugin.keep(request, left))
+            except Exception as error:  # noqa: BLE001  # whatever it is, `on_error` decides
+                self.on_error(plugin.name, error)
+                kept = left
+            after = timer()
+            meter(plugin.name, "filter", after - before)
+            before = after
+            if not kept:
+                raise Busy(plugin.name, len(candidates))
+            if kept is not left:
+                stages.append((plugin.name, left))
+            left = kept
+        return left, stages
+
+    def _score(self, scorer: Scorer, request: RequestView, candidates: Candidates) -> Vector:
+        try:
+            return np.asarray(scorer.score(request, candidates), dtype=np.float64)
+        except Exception as error:  # noqa: BLE001  # whatever it is, `on_error` decides
+            self.on_error(scorer.name, error)
+            return np.zeros(len(candidates))
 
 
-def _best(request: RequestView, candidates: Sequence[Candidate], totals: list[float]) -> Candidate:
-    top = max(totals)
-    equals = [i for i, total in enumerate(totals) if total == top]
-    return candidates[equals[0] if len(equals) == 1 else equals[int(request.random * len(equals))]]
+def _best(request: RequestView, candidates: Candidates, totals: Vector) -> Candidate:
+    equals = np.flatnonzero(totals == totals.max())
+    return candidates[int(equals[0] if len(equals) == 1 else equals[int(request.random * len(equals))])]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hekla.platform.base.clock import VirtualClock
 from hekla.routing.config import GossipSettings, RoutingSettings
-from hekla.routing.gossip import Datagram, Gossip, pack, unpack
+from hekla.routing.gossip import WIRE_VERSION, Datagram, Gossip, pack, unpack
 from hekla.routing.load import Counts, LoadBook
 
 SETTINGS = GossipSettings(host="127.0.0.1")
@@ -21,21 +21,21 @@ SETTINGS = GossipSettings(host="127.0.0.1")
 def test_a_ticket_counts_its_tokens_until_the_first_and_its_request_until_the_end() -> None:
     book = LoadBook()
     ticket = book.begin("e", 100)
-    assert book.load("e").own == (1, 100, 0)
+    assert book.load("e").own == Counts(1, 100, 0)
     ticket.first_token()
     ticket.first_token()
-    assert book.load("e").own == (1, 0, 1)
+    assert book.load("e").own == Counts(1, 0, 1)
     ticket.end()
     ticket.end()
     ticket.first_token()
-    assert book.load("e").own == (0, 0, 0)
+    assert book.load("e").own == Counts()
 
 
 def test_older_news_of_a_peer_is_ignored() -> None:
     book = LoadBook()
     book.apply_peer("p", 5, {"e": Counts(3, 30, 1)}, now_s=0)
     book.apply_peer("p", 4, {"e": Counts(9, 9, 9), "f": Counts(1, 0, 0)}, now_s=0)
-    assert book.load("e").peers == (3, 30, 1)
+    assert book.load("e").peers == Counts(3, 30, 1)
     assert book.load("f").requests == 1, "it is news about f"
 
 
@@ -55,7 +55,7 @@ def test_engines_that_left_the_table_are_forgotten_when_idle() -> None:
     book.forget(set())
     ticket.end()
     assert "idle" not in repr(book.own())
-    assert book.load("busy").own == (0, 0, 0)
+    assert book.load("busy").own == Counts()
 
 
 _steps = st.lists(
@@ -85,7 +85,7 @@ def test_datagrams_stay_small_and_lose_nothing() -> None:
 def test_datagrams_that_are_not_ours_are_refused() -> None:
     signed = dataclasses.replace(SETTINGS, key="secret")
     good = next(pack("s", 1, {"e": Counts(1, 0, 0)}, signed))
-    assert unpack(good, signed) == Datagram("s", 1, {"e": (1, 0, 0)})
+    assert unpack(good, signed) == Datagram(WIRE_VERSION, "s", 1, {"e": (1, 0, 0, 0, 0)})
     negative = next(pack("s", 1, {"e": Counts(-1, 0, 0)}, signed))
     for data in (b"", b"x" * 100, good[:-1], good[:-1] + b"\xff", negative):
         with pytest.raises(ValueError):

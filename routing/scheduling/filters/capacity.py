@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hekla.routing import load_columns as col
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
 
@@ -14,4 +16,5 @@ class Capacity:
         self._requests_max = requests_max
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        return [c for c in candidates if c.load.requests < self._requests_max]
+        among = Candidates.of(candidates)
+        return among.where(among.loads[col.REQUESTS] < self._requests_max)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hekla.routing import load_columns as col
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
 
@@ -14,6 +16,5 @@ class Ready:
     name = "ready"
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        now_s = request.now_s
-        trusted = [c for c in candidates if c.load.suspect_until_s <= now_s]
-        return trusted or candidates
+        among = Candidates.of(candidates)
+        return among.where(among.loads[col.SUSPECT_UNTIL_S] <= request.now_s) or among

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from hekla.routing import load_columns as col
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
 
@@ -18,5 +22,6 @@ class Waiting:
         self._waiting_max = waiting_max
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        unhurried = [c for c in candidates if (c.load.engine_waiting or 0) < self._waiting_max]
-        return unhurried or candidates
+        among = Candidates.of(candidates)
+        # A comparison with an unknown number (NaN) is false: such an engine is not known to hold anyone back.
+        return among.where(np.logical_not(among.loads[col.WAITING] >= self._waiting_max)) or among

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from hekla.routing import load_columns as col
+from hekla.routing.load_columns import Vector
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
 
 class LeastPrefill:
     name = "least-prefill"
 
-    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> list[float]:
-        tokens = [c.load.prefill_tokens for c in candidates]
-        most = max(tokens)
-        return [1.0] * len(tokens) if most == 0 else [(most - n) / most for n in tokens]
+    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> Vector:
+        tokens = Candidates.of(candidates).loads[col.PREFILL]
+        most = tokens.max()
+        return np.ones(len(tokens)) if most == 0 else (most - tokens) / most

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hekla.routing.load import EngineLoad
+import numpy as np
+
+from hekla.routing import load_columns as col
+from hekla.routing.load_columns import Vector
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
 WAITING_WEIGHT = 100
@@ -19,17 +23,17 @@ WAITING_WEIGHT = 100
 class LeastRequest:
     name = "least-request"
 
-    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> list[float]:
-        bases = [base(c.load.requests, _saturated_at(c.load)) for c in candidates]
-        most = max(bases)
-        return [1.0] * len(bases) if most == 0 else [(most - b) / most for b in bases]
+    def score(self, request: RequestView, candidates: Sequence[Candidate]) -> Vector:
+        loads = Candidates.of(candidates).loads
+        in_flight = loads[col.REQUESTS]
+        # How many the engine runs at most is known only while it holds others back.
+        running = np.where(loads[col.WAITING] == 0, np.nan, loads[col.RUNNING])
+        bases = base(in_flight, running)
+        most = bases.max()
+        return np.ones(len(bases)) if most == 0 else (most - bases) / most
 
 
-def _saturated_at(load: EngineLoad) -> int | None:
-    """How many the engine runs at most, known only while it holds others back."""
-    return None if load.engine_waiting == 0 else load.running
-
-
-def base(in_flight: int, running: int | None) -> int:
-    waiting = 0 if running is None else max(in_flight - running, 0)
+def base(in_flight: Vector, running: Vector) -> Vector:
+    """NaN: not known how many run."""
+    waiting: Vector = np.nan_to_num(np.maximum(in_flight - running, 0.0), nan=0.0)
     return in_flight + WAITING_WEIGHT * waiting

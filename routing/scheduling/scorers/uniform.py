@@ -11,4 +11,4 @@ class Uniform:
     name = "random"
 
     def score(self, request: RequestView, candidates: Sequence[Candidate]) -> list[float]:
-        return [request.random for _ in candidates]
+        return [request.random for _ in range(len(candidates))]

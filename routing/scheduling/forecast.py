@@ -1,0 +1,181 @@
+"""What sending a request to an engine would mean, in seconds: for every candidate at once. Pure.
+
+The queue ahead is prompt tokens that requests before it still need computed, less what the engine must have done of
+the one it works on; its own prefill is what the engine's cache does not hold. Both over the engine's learned rate.
+Memory is waited for when what is held, and half of what is still to be generated, no longer fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from hekla.routing import load_columns as col
+from hekla.routing.load_columns import Vector
+from hekla.routing.scheduling import rates as rate
+from hekla.routing.scheduling.candidates import Candidates
+from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge, RequestView
+from hekla.routing.scheduling.knowledge import matched, prompt_tokens
+from hekla.routing.scheduling.rates import RateBook
+
+HEADROOM = 0.95
+"""Share of a KV cache from which requests begin to wait for memory: blocks are allocated whole, and some are in use twice."""
+FOREIGN_PROMPT_TOKENS = 512
+"""What a request that came past the ingress is taken to wait with: its prompt is not known here."""
+_HEAD_DONE_MAX = 0.9
+"""A prefill that has not ended is not taken to be done, however long ago it should have been."""
+_MEMO = "forecast"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one request on one engine."""
+
+    matched_tokens: float
+    """Of its prompt, in the engine's cache."""
+    uncached_tokens: float
+    """Of its prompt, to be computed; at least 1."""
+    queue_s: float
+    """Until the prefills before it are done."""
+    prefill_s: float
+    """Its own."""
+    step_s: float
+    """From one output token to the next, once it is among those that decode."""
+    memory_wait_s: float
+    """Until requests have ended whose KV cache it needs."""
+    kv_share: float
+    """KV cache held, with this request's prompt, over capacity; what the engine reports while that is unknown, else 0."""
+    queue_tokens: float = 0.0
+    """Prompt tokens to be computed before its own."""
+
+    @property
+    def ttft_s(self) -> float:
+        return self.queue_s + self.memory_wait_s + self.prefill_s
+
+
+class Forecasts(Sequence[Forecast]):
+    """One per candidate, as arrays; indexing makes the `Forecast`. Further arrays are for scorers."""
+
+    __slots__ = (
+        "batch", "candidates", "kv_share", "matched_tokens", "memory_wait_s", "now_s", "output_tokens", "prefill_s",
+        "prefill_token_s", "prompt_tokens", "queue_s", "queue_tokens", "step_now_s", "step_s", "uncached_tokens",
+    )  # fmt: skip
+
+    candidates: Candidates
+    now_s: float
+    prompt_tokens: int
+    batch: Vector
+    """Requests in flight there before this one."""
+    matched_tokens: Vector
+    uncached_tokens: Vector
+    queue_tokens: Vector
+    output_tokens: Vector
+    """How many it is expected to generate."""
+    prefill_token_s: Vector
+    queue_s: Vector
+    prefill_s: Vector
+    step_now_s: Vector
+    """A step without it."""
+    step_s: Vector
+    memory_wait_s: Vector
+    kv_share: Vector
+
+    @property
+    def ttft_s(self) -> Vector:
+        return self.queue_s + self.memory_wait_s + self.prefill_s
+
+    @overload
+    def __getitem__(self, index: int) -> Forecast: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Forecast]: ...
+    def __getitem__(self, index: int | slice) -> Forecast | Sequence[Forecast]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Forecast(
+            float(self.matched_tokens[index]), float(self.uncached_tokens[index]), float(self.queue_s[index]),
+            float(self.prefill_s[index]), float(self.step_s[index]), float(self.memory_wait_s[index]),
+            float(self.kv_share[index]), float(self.queue_tokens[index]),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+class Forecaster:
+    """Binds prefix knowledge and rates; forecasts are kept in the request's memo for the decision they were made for."""
+
+    def __init__(self, knowledge: PrefixKnowledge, rates: RateBook, *, headroom: float = HEADROOM) -> None:
+        if not 0.1 <= headroom <= 1.0:
+            raise ValueError(f"headroom is {headroom}; allowed: 0.1 to 1 of the KV cache")
+        self.knowledge, self.rates, self.headroom = knowledge, rates, headroom
+
+    def forecast(self, request: RequestView, candidates: Sequence[Candidate]) -> Forecasts:
+        """In the candidates' order. Of the same candidates it is made once."""
+        chosen = Candidates.of(candidates)
+        known = self.made(request)
+        if known is not None and known.candidates is chosen:
+            return known
+        found = request.memo[(_MEMO, id(self))] = self._forecast(request, chosen)
+        return found
+
+    def made(self, request: RequestView) -> Forecasts | None:
+        """Those of the request's last decision, when a plugin asked for them."""
+        known = request.memo.get((_MEMO, id(self)))
+        return known if isinstance(known, Forecasts) and known.now_s == request.now_s else None
+
+    def of_chosen(self, request: RequestView, candidate: Candidate) -> Forecast:
+        """Of one candidate: out of the last decision when it was among its candidates."""
+        known = self.made(request)
+        if known is not None:
+            for i, key in enumerate(known.candidates.keys):
+                if key == candidate.backend.key:
+                    return known[i]
+        return self._forecast(request, Candidates.of([candidate]))[0]
+
+    def _forecast(self, request: RequestView, candidates: Candidates) -> Forecasts:
+        loads, speed = candidates.loads, self.rates.vectors(candidates)
+        f = Forecasts()
+        f.candidates, f.now_s, f.prompt_tokens = candidates, request.now_s, prompt_tokens(request)
+        f.matched_tokens = matched(request, candidates, self.knowledge)
+        f.uncached_tokens = np.maximum(f.prompt_tokens - f.matched_tokens, 1.0)
+        f.batch = loads[col.REQUESTS] + loads[col.FOREIGN]
+        f.prefill_token_s = speed[rate.PREFILL_S]
+        f.queue_tokens = _still_queued(loads, f.prefill_token_s, request.now_s)
+        f.queue_s = f.queue_tokens * f.prefill_token_s
+        f.prefill_s = f.uncached_tokens * f.prefill_token_s + speed[rate.OVERHEAD_S]
+        f.output_tokens = speed[rate.OUTPUT_TOKENS]
+        if request.output_tokens_max > 0:
+            f.output_tokens = np.minimum(f.output_tokens, request.output_tokens_max)
+        context, per_context = loads[col.CONTEXT], speed[rate.STEP_CONTEXT_S]
+        f.step_now_s = speed[rate.STEP_BASE_S] + speed[rate.STEP_REQUEST_S] * f.batch + per_context * context
+        own_context = f.prompt_tokens + f.output_tokens / 2
+        f.step_s = f.step_now_s + speed[rate.STEP_REQUEST_S] + per_context * own_context
+        self._memory(f, loads, speed)
+        return f
+
+    def _memory(self, f: Forecasts, loads: Vector, speed: Vector) -> None:
+        """Waiting for memory: as many of the mean request must end as make up what is missing, one per O·step/n."""
+        capacity, held = speed[rate.KV_CAPACITY], loads[col.KV]
+        is_known = capacity > 0
+        room = np.where(is_known, capacity, 1.0)
+        reported = np.nan_to_num(loads[col.KV_USAGE], nan=0.0)
+        f.kv_share = np.where(is_known, (held + f.uncached_tokens) / room, reported)
+        growth = (f.batch + 1) * speed[rate.OUTPUT_TOKENS] / 2
+        excess = held + f.uncached_tokens + growth - self.headroom * room
+        short = is_known & (excess > 0) & (f.batch > 0) & (held > 0)
+        f.memory_wait_s = np.zeros(len(f.candidates))
+        if short.any():
+            n, tokens = f.batch[short], held[short]
+            lasts_s = speed[rate.OUTPUT_TOKENS][short] * f.step_s[short]
+            f.memory_wait_s[short] = np.minimum(excess[short] * n / tokens, n) * lasts_s / n
+
+
+def _still_queued(loads: Vector, token_s: Vector, now_s: float) -> Vector:
+    """Prompt tokens ahead, less what the engine must have done of the prefill at its head."""
+    head = loads[col.HEAD_TOKENS]
+    done = np.clip((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0, head * _HEAD_DONE_MAX)
+    left: Vector = np.maximum(loads[col.PREFILL] - done, 0.0) + FOREIGN_PROMPT_TOKENS * loads[col.FOREIGN_WAITING]
+    return left

@@ -1,0 +1,217 @@
+"""How fast each engine is: a prior by model and accelerator, corrected by what is observed. Pure.
+
+Engines of one kind share a fit of what a first token and a decode step take; each engine has a factor of its own by
+which it is slower or faster than its kind. So one observation teaches about all engines alike, and a mixed pool whose
+labels tell nothing still learns who is fast. Differences below `NOISE` are not believed: equals stay equal, and their
+ties are drawn by lot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from hekla.routing.backend import Backend
+from hekla.routing.load_columns import Rows, Vector
+from hekla.routing.scheduling.candidates import Candidates, Pool
+from hekla.routing.scheduling.regression import LinearFit, ScaleFit
+
+MEMORY_OBSERVATIONS = 200.0
+"""What a kind's fit remembers."""
+ENGINE_MEMORY_OBSERVATIONS = 48.0
+"""What an engine's own factor remembers: a throttled accelerator shows within a minute of traffic."""
+ENGINE_PRIOR_WEIGHT = 3.0
+NOISE = 0.05
+"""A factor nearer to one than this is none: measurements of equal engines differ by that much."""
+ENGINES_MAX = 100_000
+PREFILL_TOKENS_MIN = 64
+"""A first token after fewer tokens than this tells about the overhead, not about one engine's speed."""
+
+PREFILL_S: Final = 0
+OVERHEAD_S: Final = 1
+STEP_BASE_S: Final = 2
+STEP_REQUEST_S: Final = 3
+STEP_CONTEXT_S: Final = 4
+KV_CAPACITY: Final = 5
+OUTPUT_TOKENS: Final = 6
+WIDTH: Final = 7
+
+
+class EngineRates(NamedTuple):
+    """The speed of one engine. All finite; `prefill_tokens_s` and the steps are above 0."""
+
+    prefill_tokens_s: float
+    """Prompt tokens computed in a second."""
+    overhead_s: float
+    """What every first token takes beside its prompt's computation: the network, one step, the answer's start."""
+    step_base_s: float
+    """A decode step with nobody in it: reading the weights."""
+    step_per_request_s: float
+    """What each request in the batch adds to a step."""
+    step_per_context_token_s: float
+    """What each token of the batch's contexts adds: reading the KV cache."""
+    kv_capacity_tokens: float
+    """Tokens its KV cache holds; 0 while unknown."""
+    output_tokens: float
+    """Mean length of its answers."""
+
+    def step_s(self, requests: float, context_tokens: float) -> float:
+        """Seconds from one output token to the next in a batch of `requests`."""
+        return self.step_base_s + self.step_per_request_s * requests + self.step_per_context_token_s * context_tokens
+
+
+class ForecastErrors(NamedTuple):
+    """Mean absolute relative errors of late, as shares (0.2 is 20 %); 0 before the first observation."""
+
+    ttft: float
+    tpot: float
+
+
+class _Kind:
+    def __init__(self, prior: EngineRates) -> None:
+        self.prior = prior
+        self.first_token = LinearFit((prior.overhead_s, 1.0 / prior.prefill_tokens_s), memory=MEMORY_OBSERVATIONS)
+        self.step = LinearFit(prior[2:5], memory=MEMORY_OBSERVATIONS)
+        self.output_tokens, self.outputs = prior.output_tokens, 0
+        self.ttft_error, self.ttfts = 0.0, 0
+        self.tpot_error, self.tpots = 0.0, 0
+        self.engines: dict[str, _Engine] = {}
+        self.rows: Rows | None = None
+        """Those of its engines; None: to be gathered anew."""
+
+
+class _Engine:
+    def __init__(self, kind: _Kind, row: int) -> None:
+        self.kind, self.row = kind, row
+        self.prefill = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
+        self.step = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
+        self.kv_capacity = kind.prior.kv_capacity_tokens
+
+
+class RateBook:
+    """`prior` is what to believe of a backend never seen, `kind_of` which backends are expected to be alike."""
+
+    def __init__(self, prior: Callable[[Backend], EngineRates], kind_of: Callable[[Backend], str]) -> None:
+        self._prior, self._kind_of = prior, kind_of
+        self._kinds: dict[str, _Kind] = {}
+        self._engines: dict[str, _Engine] = {}
+        self._table: Vector = np.zeros((WIDTH, 64))
+        self._factors: Vector = np.ones((2, 64))
+        self._free = list(range(63, -1, -1))
+        self._generation = 0
+
+    def rates(self, backend: Backend) -> EngineRates:
+        row: list[float] = self._table[:, self._engine(backend).row].tolist()
+        return EngineRates(1.0 / row[0], *row[1:])
+
+    def vectors(self, candidates: Candidates) -> Vector:
+        """`[column, candidate]`; the columns are this module's constants, prefill as seconds per token."""
+        rows: Rows = candidates.pool.keep(("rates", id(self), self._generation), self._rows)
+        return np.take(self._table, rows if candidates.is_whole else rows[candidates.positions], axis=1)
+
+    def _rows(self, pool: Pool) -> Rows:
+        return np.array([self._engine(candidate.backend).row for candidate in pool.candidates], dtype=np.int64)
+
+    def observe_first_token(self, backend: Backend, tokens: float, seconds: float) -> None:
+        """`tokens` were computed until its first token, those ahead of it in the queue included, in `seconds`."""
+        engine = self._engine(backend)
+        fit, factor = engine.kind.first_token, engine.prefill.factor
+        causes = (1.0, max(tokens, 0.0))
+        if tokens >= PREFILL_TOKENS_MIN:
+            engine.prefill.observe(seconds / max(fit.predict(causes), 1e-9))
+        fit.observe(causes, seconds / factor)
+        self._publish(engine)
+
+    def observe_step(self, backend: Backend, requests: float, context_tokens: float, seconds: float) -> None:
+        """Output tokens came `seconds` apart while the batch held so many requests and tokens of context."""
+        engine = self._engine(backend)
+        fit, factor = engine.kind.step, engine.step.factor
+        causes = (1.0, max(requests, 0.0), max(context_tokens, 0.0))
+        engine.step.observe(seconds / max(fit.predict(causes), 1e-9))
+        fit.observe(causes, seconds / factor)
+        self._publish(engine)
+
+    def observe_output(self, backend: Backend, tokens: int) -> None:
+        """An answer had so many tokens."""
+        kind = self._engine(backend).kind
+        if tokens > 0:
+            kind.outputs += 1
+            kind.output_tokens += (tokens - kind.output_tokens) * max(1 / (kind.outputs + 4), 1 / MEMORY_OBSERVATIONS)
+
+    def observe_errors(self, backend: Backend, *, ttft: float | None = None, tpot: float | None = None) -> None:
+        """How far a forecast was off, as a share of what happened."""
+        kind = self._engine(backend).kind
+        if ttft is not None and math.isfinite(ttft):
+            kind.ttfts += 1
+            kind.ttft_error += (min(ttft, 100.0) - kind.ttft_error) * max(1 / kind.ttfts, 1 / MEMORY_OBSERVATIONS)
+        if tpot is not None and math.isfinite(tpot):
+            kind.tpots += 1
+            kind.tpot_error += (min(tpot, 100.0) - kind.tpot_error) * max(1 / kind.tpots, 1 / MEMORY_OBSERVATIONS)
+
+    def learn_capacity(self, backend: Backend, tokens: int) -> None:
+        """The engine says how many tokens its KV cache holds."""
+        if tokens > 0:
+            engine = self._engine(backend)
+            engine.kv_capacity = float(tokens)
+            self._publish(engine)
+
+    def errors(self) -> Mapping[str, ForecastErrors]:
+        """By kind."""
+        return {name: ForecastErrors(kind.ttft_error, kind.tpot_error) for name, kind in self._kinds.items()}
+
+    def forget(self, known: set[str]) -> None:
+        """Drops engines whose keys are not among these; what was learned of their kind stays as long as it has any."""
+        gone = self._engines.keys() - known
+        for key in gone:
+            engine = self._engines.pop(key)
+            engine.kind.engines.pop(key, None)
+            engine.kind.rows = None
+            self._free.append(engine.row)
+        if gone:
+            self._generation += 1
+
+    def _engine(self, backend: Backend) -> _Engine:
+        found = self._engines.get(backend.key)
+        return found if found is not None else self._meet(backend)
+
+    def _meet(self, backend: Backend) -> _Engine:
+        name = self._kind_of(backend)
+        kind = self._kinds.get(name)
+        if kind is None:
+            kind = self._kinds[name] = _Kind(self._prior(backend))
+        if not self._free:
+            size = self._table.shape[1]
+            if size >= ENGINES_MAX:
+                raise ValueError(f"rates of {size} engines are kept; allowed: {ENGINES_MAX}")
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
+            self._factors = np.concatenate([self._factors, np.ones_like(self._factors)], axis=1)
+            self._free = list(range(size * 2 - 1, size - 1, -1))
+        engine = self._engines[backend.key] = kind.engines[backend.key] = _Engine(kind, self._free.pop())
+        kind.rows = None
+        self._publish(engine)
+        return engine
+
+    def _publish(self, engine: _Engine) -> None:
+        """What its kind is known to be, times what each engine of the kind is itself.
+
+        All of the kind at once: were only the engine observed brought up to date, equals would differ by age.
+        """
+        kind = engine.kind
+        self._factors[:, engine.row] = _believed(engine.prefill), _believed(engine.step)
+        self._table[KV_CAPACITY, engine.row] = engine.kv_capacity
+        if kind.rows is None:
+            kind.rows = np.array([e.row for e in kind.engines.values()], dtype=np.int64)
+        overhead_s, prefill_s = kind.first_token.coefficients
+        slower, longer = self._factors[:, kind.rows]
+        table, rows = self._table, kind.rows
+        table[PREFILL_S, rows], table[OVERHEAD_S, rows] = prefill_s * slower, overhead_s * slower
+        for column, seconds in zip((STEP_BASE_S, STEP_REQUEST_S, STEP_CONTEXT_S), kind.step.coefficients, strict=True):
+            table[column, rows] = seconds * longer
+        table[OUTPUT_TOKENS, rows] = kind.output_tokens
+
+
+def _believed(fit: ScaleFit) -> float:
+    return fit.factor if abs(fit.log) > NOISE else 1.0
