@@ -8,6 +8,7 @@ from hekla.routing.backend import ModelServer
 from hekla.routing.continuation.record import Record
 from hekla.routing.exchange import Exchange
 from hekla.routing.headers import RawHeaders, to_engine
+from hekla.routing.traffic.health import Verdict
 from hekla.routing.usage import Usage
 from hekla.routing.view import LazyView
 
@@ -27,8 +28,12 @@ class Events(Protocol):
         """What the engine still sends is not wanted."""
 
     @property
+    def is_done(self) -> bool:
+        """The engine's end mark came."""
+
+    @property
     def is_whole(self) -> bool:
-        """The stream came to its end, not only to the end of its bytes."""
+        """Nothing is missing when its bytes end here."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent to the client now."""
@@ -51,9 +56,11 @@ class Call:
         "record",
         "rejection",
         "server",
+        "suspected",
         "target",
         "tried",
         "unreached",
+        "verdict",
         "view",
     )
 
@@ -69,6 +76,10 @@ class Call:
         self.prefill_answer: bytes | None = None
         self.rejection: tuple[RawHeaders, bytes] | None = None
         """Headers and body of the last 429 from an engine."""
+        self.verdict: Verdict | None = None
+        """Of the try under way, about its engine."""
+        self.suspected: list[Verdict] = []
+        """Of failed tries that may be the request's own fault: until another engine has served it."""
         self.record: Record | None = None
         """What the client has of a stream; None when it can't be continued."""
         self.hides_usage = self.hides_ids = False

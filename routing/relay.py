@@ -34,7 +34,9 @@ class Relay:
             chunk = await response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
-        call.exchange.first_byte_s = self._clock.monotonic()
+        now_s = call.exchange.first_byte_s = self._clock.monotonic()
+        if call.verdict is not None:
+            call.verdict.answered(now_s)
         return chunk
 
     async def _events(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
@@ -56,6 +58,8 @@ class Relay:
                 try:
                     chunk = await read()
                 except (aiohttp.ClientError, OSError) as error:
+                    if events.is_done:
+                        break
                     raise StreamBroken(exchange.backend, str(error) or type(error).__name__) from error
             if not events.is_whole:
                 raise StreamBroken(exchange.backend, "its stream stopped before its end")
@@ -84,6 +88,8 @@ class Relay:
 
     def _note_lost(self, call: Call, error: Exception) -> None:
         exchange = call.exchange
+        if call.verdict is not None:
+            call.verdict.failed(self._clock.monotonic())
         note_lost(call, self._metrics, f"{exchange.backend} was lost: {error}")
 
 

@@ -147,9 +147,14 @@ class EventRelay:
         return chunk
 
     @property
+    def is_done(self) -> bool:
+        """The engine's end mark was passed on."""
+        return b"[DONE]" in self._tail
+
+    @property
     def is_whole(self) -> bool:
-        """The stream came to its end, not only to the end of its bytes; True where no end mark is known."""
-        return self._record is None or b"[DONE]" in self._tail or b"[DONE]" in self._held or self._record.is_finished
+        """Nothing is missing when its bytes end here; True where no end mark is known."""
+        return self._record is None or self.is_done or b"[DONE]" in self._held or self._record.is_finished
 
     def rest(self) -> bytes:
         """The unfinished event of a stream that ended in good order."""

@@ -67,7 +67,7 @@ class Answer:
 
     def _show(self) -> str:
         """Hold back what may yet become a stop string."""
-        held = 0 if self.finish is not None or not self.stops else max(map(len, self.stops)) - 1
+        held = 0 if self.finish is not None or not self.stops or self.keep_stop else max(map(len, self.stops)) - 1
         end = max(self.shown, len(self.text) - held)
         fresh = self.text[self.shown : end]
         self.shown = end

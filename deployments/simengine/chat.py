@@ -75,7 +75,8 @@ async def stream(generation: Generation, created: int) -> AsyncIterator[Shape]:
         for delta in batch:
             if delta.answer.index not in opened:
                 opened.add(delta.answer.index)
-                yield head | {"choices": [_first_choice(generation, delta)]}
+                ids = delta.answer.prompt if job.sampling.return_token_ids else None
+                yield head | {"choices": [_first_choice(generation, delta)], "prompt_token_ids": ids}
             if delta.text or delta.answer.finish or job.top_logprobs is not None or job.sampling.return_token_ids:
                 chunk = head | {"choices": [_choice(generation, delta)]}
                 if continuous:

@@ -73,6 +73,7 @@ async def stream(generation: Generation, created: int) -> AsyncIterator[Shape]:
                 "logprobs": _logprobs(answer, delta.first_token, job.top_logprobs, answer.shown - len(delta.text)),
                 "finish_reason": answer.finish,
                 "stop_reason": answer.stop_reason,
+                "prompt_token_ids": answer.prompt if job.sampling.return_token_ids and delta.first_token == 0 else None,
                 "token_ids": answer.tokens[delta.first_token :] if job.sampling.return_token_ids else None,
             }
             chunk = head | {"choices": [choice]}

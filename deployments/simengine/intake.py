@@ -21,8 +21,6 @@ PROMPTS_MAX = 2048
 CHOICES_MAX = 4096
 """Prompts times n."""
 STOPS_MAX = 64
-COMPLETION_TOKENS_DEFAULT = 16
-"""What OpenAI's completions give when max_tokens is left out."""
 
 
 @dataclass(slots=True)
@@ -76,8 +74,7 @@ class Intake:
     def completion(self, body: CompletionRequest, public_id: str) -> Job:
         """Raises Refusal."""
         prompts = _prompts(body.prompt)
-        limit = COMPLETION_TOKENS_DEFAULT if body.max_tokens is None else body.max_tokens
-        return self._job(public_id, body, prompts, limit, top_logprobs=body.logprobs)
+        return self._job(public_id, body, prompts, body.max_tokens, top_logprobs=body.logprobs)
 
     def responses(self, body: ResponsesRequest, public_id: str) -> Job:
         """Raises Refusal."""

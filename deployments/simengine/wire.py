@@ -55,6 +55,8 @@ class ChatRequest(Sampling, kw_only=True):
 
 
 class CompletionRequest(Sampling, kw_only=True):
+    max_tokens: int | None = 16
+    """Left out: OpenAI's default; null: as many as fit, as in vLLM."""
     prompt: Any = None
     logprobs: int | None = None
 

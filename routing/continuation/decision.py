@@ -91,7 +91,7 @@ def _way_of(path: str, body: Body, delivered: Delivered) -> Way:
 def _extension(body: Body, choices: Mapping[int, Choice]) -> Extend:
     ((index, choice),) = choices.items()
     longest = max(map(len, stops_of(body)), default=0)
-    if longest > 1 and not body.is_true("include_stop_str_in_output"):
+    if longest > 1:
         return Extend(index, len(choice.tokens), needs_text=True)
     return Extend(index, choice.shown_tokens, needs_text=False)
 

@@ -92,10 +92,11 @@ class Extension:
 
     def events(self, event: Shape) -> Iterator[Shape]:
         """Raises ValueError on an event of another form."""
+        if self._is_over:
+            return
         choices = event.get("choices") or []
         for choice in choices:
-            if not self._is_over:
-                yield from self._choice(choice, event)
+            yield from self._choice(choice, event)
         if not choices and isinstance(event.get("usage"), dict):
             yield {**self._head, "choices": [], "usage": self._usage(event["usage"])}
 

@@ -49,13 +49,13 @@ class _Choice(msgspec.Struct):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = NULL
 
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     prompt_token_ids: list[int] | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NULL
 
 
 _read_event = msgspec.json.Decoder(_Event).decode
@@ -116,7 +116,7 @@ class Delivered:
             self.head = {name: whole[name] for name in HEAD_FIELDS if name in whole}
         if event.prompt_token_ids:
             self._take_prompt(event.prompt_token_ids)
-        if not event.choices and event.usage not in (None, NULL):
+        if not event.choices and event.usage != NULL:
             self.has_usage = True
         for one in event.choices:
             if one.prompt_token_ids:
@@ -142,7 +142,7 @@ class Delivered:
             choice.untold = True
         if gained:
             choice.shown_tokens = len(choice.tokens)
-        if one.logprobs is not None and (told := _read_any(one.logprobs)):
+        if one.logprobs != NULL and (told := _read_any(one.logprobs)):
             _take_logprobs(choice, told)
         choice.finish = one.finish_reason or choice.finish
 

@@ -57,9 +57,12 @@ class SecondStream:
         return self._translator.is_over
 
     @property
-    def is_whole(self) -> bool:
-        """The engine's stream came to its end."""
+    def is_done(self) -> bool:
         return self._done or self.is_over
+
+    @property
+    def is_whole(self) -> bool:
+        return self.is_done
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent to the client now. Raises CannotContinue."""

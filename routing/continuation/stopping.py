@@ -14,7 +14,9 @@ from collections.abc import Sequence
 class StopWatch:
     """`text` is the answer up to the seam, of which `shown` characters the client has."""
 
-    def __init__(self, stops: Sequence[str], text: str, shown: int, *, keep: bool, min_tokens: int, tokens: int) -> None:
+    def __init__(
+        self, stops: Sequence[str], text: str, shown: int, *, keep: bool, min_tokens: int, tokens: int
+    ) -> None:
         self._stops, self._keep = tuple(stops), keep
         self._min_tokens, self._tokens = min_tokens, tokens
         self._held_max = 0 if keep else max(map(len, stops), default=1) - 1
