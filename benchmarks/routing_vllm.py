@@ -8,10 +8,12 @@ all. Runs go to a file, one line each; `--resume FILE` goes on where a start was
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -33,6 +35,9 @@ COST_ARMS = (DEFAULT, "hekla-random", "vllm-router-cache-aware", "vllm-router-kv
 
 def main() -> None:
     options = _options()
+    if options.hold:
+        _hold(options)
+        return
     report = Report("routing_vllm")
     shapes = [_smaller(SHAPES[name], options.scale) for name in options.workloads]
     arms = _arms(options.arms, options.all)
@@ -45,13 +50,31 @@ def main() -> None:
         setup = {"engines": options.engines, "threads": options.threads, "scale": options.scale,
                  "args": [*ARGS, *VLLM_ARGS, *options.engine_args], "shapes": [asdict(SHAPES[name]) for name in SHAPES]}  # fmt: skip
         results = ResultsFile(options.resume or options.logs / f"runs-{time.time():.0f}.jsonl", setup)
-        with fleet_of(
-            options.engines, ENGINES, threads=options.threads, logs=options.logs, extra=options.engine_args
-        ) as fleet:
+        with _fleet(options) as fleet:
             _warm_up(fleet, options)
             _all_runs(report, results, fleet, shapes, arms, options)
         tell(report, results.runs, options.workloads)
     report.finish(options.json)
+
+
+@contextlib.contextmanager
+def _fleet(options: argparse.Namespace) -> Iterator[Fleet]:
+    if options.attach:
+        yield Fleet.attached(options.attach)
+        return
+    with fleet_of(
+        options.engines, ENGINES, threads=options.threads, logs=options.logs, extra=options.engine_args
+    ) as fleet:
+        yield fleet
+
+
+def _hold(options: argparse.Namespace) -> None:
+    """Engines for several starts of this program, until stdin ends."""
+    with _fleet(options) as fleet:
+        fleet.save(options.hold)
+        print(f"engines are up; --attach {options.hold} uses them; end of input stops them", file=sys.stderr)
+        sys.stdin.read()
+    options.hold.unlink()
 
 
 def _options() -> argparse.Namespace:
@@ -67,6 +90,8 @@ def _options() -> argparse.Namespace:
     add("--scale", type=float, default=1.0, help="share of each group's prompts that is sent: for a quick look")
     add("--engines", choices=["vllm", "simulated"], default="vllm", help="simulated: a rehearsal without vLLM")
     add("--engine-args", type=shlex.split, default=[], metavar="=ARGS", help="more arguments for every engine")
+    add("--hold", type=Path, help="only start engines, say in this file where they are, and keep them")
+    add("--attach", type=Path, help="use the engines of a `--hold` FILE, or any others written down like that")
     add("--threads", type=int, default=1, help="computing threads of each vLLM engine, bound to no core")
     add("--no-cost", action="store_true", help="leave out what the routers themselves cost")
     add("--cost-only", action="store_true", help="measure nothing else: needs no vLLM")

@@ -53,10 +53,10 @@ ARMS = {
 }
 
 USUAL = (
-    DEFAULT, ORACLE, RANDOM, IN_TURN, "vllm-router-cache-aware", "vllm-router-kv-aware", "smg-cache-aware",
+    DEFAULT, ORACLE, RANDOM, "vllm-router-cache-aware", "vllm-router-kv-aware", "smg-cache-aware",
 )  # fmt: skip
 """Enough for every claim on the workloads with something to share."""
-USUAL_WITHOUT_SHARING = (DEFAULT, ORACLE, RANDOM, IN_TURN)
+USUAL_WITHOUT_SHARING = (DEFAULT, RANDOM)
 """On (c) the claim is about random alone."""
 
 

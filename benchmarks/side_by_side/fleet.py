@@ -8,8 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,6 +62,16 @@ class Fleet:
 
     def __init__(self, engines: Sequence[EngineAt], processes: Sequence[Process], *, model: str, kind: str) -> None:
         self.engines, self.processes, self.model, self.kind = tuple(engines), tuple(processes), model, kind
+
+    @classmethod
+    def attached(cls, file: Path) -> Self:
+        """Engines that run already, as `save` wrote them. Their processor time stays unknown: 0."""
+        saved = json.loads(file.read_text())
+        return cls([EngineAt(**at) for at in saved["engines"]], [], model=saved["model"], kind=saved["kind"])
+
+    def save(self, file: Path) -> None:
+        engines = [asdict(engine) for engine in self.engines]
+        file.write_text(json.dumps({"engines": engines, "model": self.model, "kind": self.kind}))
 
     def cpu_s(self) -> float:
         return sum(process.cpu_s() for process in self.processes)
