@@ -23,6 +23,9 @@ from hekla.simulation.engine.spec import EngineSpec
 from hekla.simulation.loop import Event, EventLoop
 from hekla.simulation.request import SimRequest
 
+PROGRESS_STEPS = 64
+"""How often a listener hears of decoding: about every second."""
+
 
 class Listener(Protocol):
     """Told of what an engine does, at the virtual time at which it has done it."""
@@ -33,6 +36,9 @@ class Listener(Protocol):
 
     def cache_changed(self, engine: Engine, changes: Names[int]) -> None:
         """Block names that entered the prefix cache, and `~name` of those that left it, in order."""
+
+    def progressed(self, engine: Engine) -> None:
+        """Another `PROGRESS_STEPS` steps or more have been made since the last time."""
 
 
 class Engine:
@@ -72,11 +78,7 @@ class Engine:
         """
         if request.adapter and not self.adapters.slots:
             raise ValueError(f"request {request.id} wants the adapter {request.adapter!r}; {self.key} has max_loras 0")
-        if request.prompt_tokens + request.output_tokens > self.spec.capacity_tokens:
-            raise ValueError(
-                f"request {request.id} needs {request.prompt_tokens} + {request.output_tokens} tokens; "
-                f"{self.key} has memory for {self.spec.capacity_tokens}"
-            )
+        self.spec.check_fits(request)
         target = output_tokens or request.output_tokens
         now, chain = self._loop.monotonic(), list(request.blocks)
         sequence = Sequence(request, now, request.prompt_tokens, target, chain, hold=hold, remote=remote)
@@ -107,7 +109,10 @@ class Engine:
 
     def stop(self) -> list[Sequence]:
         """The engine dies: what was on it, in order of arrival. It takes no more."""
+        self._settle()
         left = [*self.batch.running, *self.loading, *self.waiting]
+        for sequence in list(self.batch.running):
+            self.batch.leave(sequence)
         for event in self.loading.values():
             event.cancel()
         self._stop_jump()
@@ -212,6 +217,7 @@ class Engine:
         jump, chunks = self._jump, self._chunks
         self._event, self._jump, self._chunks = None, 0, []
         self.busy_s += self._loop.monotonic() - self._began_s
+        before = self.batch.steps
         self.batch.advance(jump)
         for sequence in self.batch.due():
             self._end(sequence)
@@ -220,6 +226,8 @@ class Engine:
         if self.cache.changes:
             changes, self.cache.changes = self.cache.changes, []
             self._listener.cache_changed(self, changes)
+        if before // PROGRESS_STEPS != self.batch.steps // PROGRESS_STEPS:
+            self._listener.progressed(self)
         self._nudge()
 
     def _computed(self, sequence: Sequence, new: int) -> None:

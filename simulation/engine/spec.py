@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from hekla.deployments.simengine.hardware import HARDWARE, kv_capacity_tokens, shape_named
 from hekla.deployments.simengine.scheduler import Limits
 from hekla.deployments.simengine.steps import Roofline, StepModel, Transfer
+from hekla.simulation.request import SimRequest
 
 RESTORE_GB_S = 22.7
 """From host memory to the accelerator, as measured for offloaded KV blocks (26 ms/GB)."""
@@ -16,7 +17,7 @@ LARGE_MEMORY_GIB = 70
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     kind: str
-    """`accelerator × ways`, the type whose engines are alike."""
+    """`ways x accelerator`, the type whose engines are alike."""
     model: StepModel
     blocks: int
     block_tokens: int
@@ -29,10 +30,25 @@ class EngineSpec:
     lease_s: float = 30.0
     adapter_load_s: float = 0.05
     """Fetching an adapter that is not on the accelerator."""
+    model_name: str = ""
+    accelerator: str = ""
+    """As the backend's labels name them to routers."""
 
     @property
     def capacity_tokens(self) -> int:
         return self.blocks * self.block_tokens
+
+    def check_fits(self, request: SimRequest) -> None:
+        """Raises ValueError for a request that would never end on such an engine."""
+        if request.prompt_tokens + request.output_tokens > self.capacity_tokens:
+            raise ValueError(
+                f"request {request.id} needs {request.prompt_tokens} + {request.output_tokens} tokens; "
+                f"a {self.kind} engine has memory for {self.capacity_tokens}"
+            )
+        if request.adapter and not self.limits.max_loras:
+            raise ValueError(
+                f"request {request.id} wants the adapter {request.adapter!r}; a {self.kind} has max_loras 0"
+            )
 
 
 def engine_spec(
@@ -57,6 +73,8 @@ def engine_spec(
         spill_blocks=spill_tokens // block_tokens,
         restore=Transfer(shape.kv_bytes_per_token, RESTORE_GB_S, setup_ms=0.0),
         transfer=Transfer(shape.kv_bytes_per_token, hardware.network_gb_s),
+        model_name=model,
+        accelerator=accelerator,
     )
 
 

@@ -1,0 +1,1 @@
+"""Who asks for what, and when: one file per family of workloads, all from a seed."""
