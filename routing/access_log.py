@@ -38,6 +38,9 @@ class AccessRecord:
     upstream_status_code: int
     upstream_attempts: int
     request_id: str
+    tenant: str
+    user: str
+    key_id: str
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -69,6 +72,9 @@ class AccessRecord:
             upstream_status_code=exchange.upstream_status,
             upstream_attempts=exchange.upstream_attempts,
             request_id=exchange.request_id,
+            tenant=exchange.caller.tenant,
+            user=exchange.caller.user,
+            key_id=exchange.caller.key_id,
             input_tokens=usage.prompt_tokens if usage else exchange.estimated_tokens,
             output_tokens=usage.completion_tokens if usage else 0,
             cached_tokens=usage.cached_tokens if usage else 0,
@@ -114,6 +120,9 @@ def text_line(record: AccessRecord) -> str:
         "upstream_status": str(record.upstream_status_code or ""),
         "attempts": str(record.upstream_attempts or ""),
         "request_id": record.request_id,
+        "tenant": _quoted(record.tenant),
+        "user": _quoted(record.user),
+        "key": record.key_id,
     }
     shown = "".join(f" {name}={value}" for name, value in pairs.items() if value)
     parts = "+".join(

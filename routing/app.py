@@ -12,11 +12,13 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings
-from hekla.routing.disaggregation import Planner
 from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
 from hekla.routing.gateway import Gateway
 from hekla.routing.gossip import Address, Gossip
 from hekla.routing.headers import safe_request_id
+from hekla.routing.identity.interface import ADMIN, INFERENCE, METRICS
+from hekla.routing.identity.service import Identity
+from hekla.routing.identity.usage_reports import HttpUsageSink
 from hekla.routing.load import LoadBook
 from hekla.routing.metrics import RouterMetrics
 from hekla.routing.openai_api import (
@@ -37,10 +39,15 @@ from hekla.routing.prefix.metrics import PrefixMetrics
 from hekla.routing.prefix.service import PrefixService
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
-from hekla.routing.scheduling.catalog import build_profile
+from hekla.routing.scheduling.service import SchedulingService
 from hekla.routing.scrape import EngineScraper
 from hekla.routing.source import HttpObjectSource, ObjectSource
 from hekla.routing.table import RoutingTable
+from hekla.routing.traffic.engines import EngineTarget
+from hekla.routing.traffic.failover import NoProvider, Targets
+from hekla.routing.traffic.guard import Traffic
+from hekla.routing.traffic.journey import Journey
+from hekla.routing.traffic.mirror import Mirror
 from hekla.routing.upstream import Upstream
 from hekla.routing.watch import TableKeeper
 
@@ -55,9 +62,13 @@ def no_platform() -> str | None:
     return None
 
 
+def no_token() -> str:
+    return ""
+
+
 def build_ingress(
     settings: RoutingSettings, source: ObjectSource | None = None, *, clock: Clock, ids: Ids,
-    platform_url: Callable[[], str | None] = no_platform, platform_token: str = "",
+    platform_url: Callable[[], str | None] = no_platform, platform_token: Callable[[], str] = no_token,
     peers: Callable[[], Iterable[Address]] = no_peers,
 ) -> Ingress:  # fmt: skip
     """One ingress replica. Without a `source` the resource API at `platform_url` is followed.
@@ -69,7 +80,10 @@ def build_ingress(
         source = HttpObjectSource(
             lambda: upstream.session, platform_url, silence_s=settings.watch.silence_s, token=platform_token
         )
-    return Ingress(settings, source, upstream, clock=clock, ids=ids, platform_url=platform_url, peers=peers)
+    return Ingress(
+        settings, source, upstream, clock=clock, ids=ids, platform_url=platform_url, platform_token=platform_token,
+        peers=peers,
+    )  # fmt: skip
 
 
 class Ingress:
@@ -77,7 +91,7 @@ class Ingress:
 
     def __init__(
         self, settings: RoutingSettings, source: ObjectSource, upstream: Upstream, *, clock: Clock, ids: Ids,
-        platform_url: Callable[[], str | None], peers: Callable[[], Iterable[Address]],
+        platform_url: Callable[[], str | None], platform_token: Callable[[], str], peers: Callable[[], Iterable[Address]],
     ) -> None:  # fmt: skip
         self.settings, self.upstream, self._clock, self._ids = settings, upstream, clock, ids
         self._id_prefix, self._id_count = ids.uid(), itertools.count(1)
@@ -98,16 +112,29 @@ class Ingress:
             settings.prefix, HttpEngineFacts(upstream), clock=clock, ids=ids, shared_secret=settings.gossip.key
         )
         PrefixMetrics(self.prefix, self.metrics.registry)
-        planner = Planner(build_profile(settings.scheduling, settings.limits), self.loads, clock.monotonic)
+        self.scheduling = SchedulingService(
+            settings.scheduling, settings.limits, self.loads, knowledge=self.prefix.knowledge,
+            approximate=self.prefix.approximate, exact=self.prefix.exact, registry=self.metrics.registry,
+            clock=clock, on_change=self.metrics.plugin.clear,
+        )  # fmt: skip
+        self.traffic = Traffic(settings.traffic, loads=self.loads, metrics=self.metrics, ids=ids)
         proxy = Proxy(
-            settings, upstream, planner, loads=self.loads, metrics=self.metrics, clock=clock,
+            settings, upstream, self.scheduling.dispatcher, metrics=self.metrics, clock=clock, traffic=self.traffic,
             server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
         )  # fmt: skip
-        self.gateway = Gateway(
-            settings, proxy, lambda: self.keeper.table if self.keeper.synced else None,
-            metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks, prepare=self.prefix.prepare,
+        self.identity = Identity(
+            settings, source, fetch=self._issuer_page, clock=clock, ids=ids, registry=self.metrics.registry,
+            sink=HttpUsageSink(lambda: upstream.session, platform_url, platform_token),
         )  # fmt: skip
-        self._platform = PlatformProxy(upstream, platform_url, settings)
+        self.mirror = Mirror(settings.traffic.mirror, upstream, self.metrics.traffic, ids=ids, tasks=self._tasks)
+        engines = EngineTarget(proxy.serve, self.prefix.prepare, settings.continuation)
+        targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
+        journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)
+        self.gateway = Gateway(
+            settings, journey, lambda: self.keeper.table if self.keeper.synced else None,
+            identity=self.identity, metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
+        )  # fmt: skip
+        self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
         self._started = False
         self.is_draining = False
 
@@ -121,7 +148,9 @@ class Ingress:
         await self.gossip.start()
         await self.prefix.start()
         await self.keeper.start()
+        await self.identity.start()
         await self.scraper.start()
+        await self.scheduling.start()
 
     async def drain(self, deadline_s: float) -> bool:
         """Unhealthy from now on; waits for requests in flight. True when none is left within `deadline_s`."""
@@ -132,8 +161,10 @@ class Ingress:
         return self.gateway.in_flight == 0
 
     async def stop(self) -> None:
+        await self.scheduling.stop()
         await self.scraper.stop()
         await self.keeper.stop()
+        await self.identity.stop()
         await self.gossip.stop()
         await self.prefix.stop()
         await self._tasks.stop()
@@ -171,7 +202,7 @@ class Ingress:
         return f"{self._id_prefix}-{next(self._id_count):x}"
 
     async def _health(self, exchange: Exchange) -> None:
-        if self.is_draining or not self.keeper.synced:
+        if self.is_draining or not self.keeper.synced or not self.identity.is_ready:
             reason = "draining" if self.is_draining else NOT_READ
             again = (b"retry-after", str(self.settings.retry_after_s).encode())
             await exchange.answer(503, b'{"message":"%b"}' % reason.encode(), [JSON_TYPE, again])
@@ -179,12 +210,14 @@ class Ingress:
             await exchange.answer(200, b'{"message":"ok"}')
 
     async def _models(self, exchange: Exchange) -> None:
-        name, models, owned_by = model_of(exchange.path), self.keeper.table.models, self.settings.owned_by
+        name, owned_by = model_of(exchange.path), self.settings.owned_by
         if name is not None:
             exchange.path_label = "/v1/models/{id}"  # what a client asks for must not become a metric's label
         try:
             if not self.keeper.synced:
                 raise table_not_read(self.settings.retry_after_s)
+            caller = self.identity.admit(exchange, INFERENCE)
+            models = tuple(model for model in self.keeper.table.models if caller.may_use(model))
             body = model_list(models, owned_by) if name is None else model_answer(name, models, owned_by)
             await exchange.answer(200, body)
         except Refusal as refusal:
@@ -192,11 +225,21 @@ class Ingress:
         self.gateway.account(exchange)
 
     async def _metrics(self, exchange: Exchange) -> None:
+        try:
+            self.identity.admit(exchange, METRICS)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+            return
         text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
         self.metrics.log_dropped_lines(self.log.dropped)
         await exchange.answer(200, self.metrics.render(), [text])
 
     async def _to_platform(self, exchange: Exchange) -> None:
+        try:
+            self.identity.admit(exchange, ADMIN)
+        except Refusal as refusal:
+            await self._platform.refuse(exchange, refusal)
+            return
         departures: list[Departure] = []
         task = asyncio.current_task()
         try:
@@ -223,7 +266,10 @@ class Ingress:
 
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)
-        self.loads.forget({backend.key for backend in self._engines()})
+        self.traffic.took_table(table, self._clock.monotonic())
+        known = {backend.key for backend in self._engines()}
+        self.loads.forget(known)
+        self.scheduling.dispatcher.forget(known)
         self.prefix.took_engines(self._engines())
 
     def _engines(self) -> Iterable[Backend]:
@@ -232,6 +278,10 @@ class Ingress:
     async def _page(self, url: str) -> bytes:
         limits = self.settings.scrape
         return await self.upstream.page(url, timeout_s=limits.timeout_s, bytes_max=limits.page_bytes_max)
+
+    async def _issuer_page(self, url: str) -> bytes:
+        limits = self.settings.identity
+        return await self.upstream.page(url, timeout_s=limits.jwks_timeout_s, bytes_max=limits.jwks_bytes_max)
 
     def __repr__(self) -> str:
         return f"Ingress({self.keeper.table!r}, in_flight={self.gateway.in_flight}, draining={self.is_draining})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hekla.routing.continuation.settings import ContinuationSettings
+from hekla.routing.identity.settings import IdentitySettings
 from hekla.routing.prefix.settings import PrefixSettings
 from hekla.routing.traffic.settings import TrafficSettings
 
@@ -185,6 +186,7 @@ class RoutingSettings:
     watch: WatchSettings = field(default_factory=WatchSettings)
     continuation: ContinuationSettings = field(default_factory=ContinuationSettings)
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     prefix: PrefixSettings = field(default_factory=PrefixSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""

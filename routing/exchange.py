@@ -9,6 +9,7 @@ from typing import Any
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import LimitSettings, RoutingSettings
 from hekla.routing.headers import RawHeaders
+from hekla.routing.identity.interface import NOBODY
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import Match
 from hekla.routing.usage import Usage
@@ -37,6 +38,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.model = ""
+        self.caller = NOBODY
         self.match: Match | None = None
         self.backend = ""
         self.status = 0
@@ -50,6 +52,10 @@ class Exchange:
         self.prefill_s: float | None = None
         self.estimated_tokens = 0
         self.usage: Usage | None = None
+        self.added_headers: RawHeaders = []
+        """The ingress's own, on whatever the client is answered."""
+        self.is_stream = False
+        """The answer that has begun is a stream of events."""
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.raw_headers if key == name), None)
@@ -90,6 +96,9 @@ class Exchange:
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
         self.status = status
+        self.is_stream = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, chunk: bytes) -> None:
@@ -106,9 +115,9 @@ class Exchange:
         await self.finish(body)
 
     async def refuse(self, refusal: Refusal) -> None:
-        self.error_kind, self.error_message = refusal.kind, refusal.message
-        headers = [JSON_TYPE, *refusal.headers()]
-        if refusal.status in (408, 413):
+        self.error_kind, self.error_message = refusal.kind, refusal.log_message
+        headers = [(b"content-type", refusal.content_type), *refusal.headers()]
+        if refusal.status in (401, 403, 408, 413):
             headers.append((b"connection", b"close"))  # what is left of the body is not read
         await self.answer(refusal.status, refusal.body(self.path), headers)
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog, AccessRecord
-from hekla.routing.backend import ModelServer
 from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
-from hekla.routing.continuation.asking import token_id_changes
 from hekla.routing.exchange import BodyPool, ClientGone, Departure, Exchange, HeldBytes
+from hekla.routing.identity.service import Identity
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
-from hekla.routing.openai_api import parse_request, route_not_found, server_not_found, table_not_read
-from hekla.routing.proxy import Proxy
+from hekla.routing.openai_api import parse_request, route_not_found, table_not_read
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import RoutingTable
-from hekla.routing.usage import usage_changes
+from hekla.routing.traffic.engines import malformed
+from hekla.routing.traffic.journey import Journey
 from hekla.routing.view import LazyView
 
 logger = logging.getLogger(__name__)
@@ -35,12 +34,12 @@ LOGGED_MODEL_CHARS_MAX = 256
 
 class Gateway:
     def __init__(
-        self, settings: RoutingSettings, proxy: Proxy, table: Callable[[], RoutingTable | None], *,
-        metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
-        prepare: Callable[[LazyView, ModelServer], Awaitable[None]] | None = None,
+        self, settings: RoutingSettings, journey: Journey, table: Callable[[], RoutingTable | None], *,
+        identity: Identity, metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
     ) -> None:  # fmt: skip
-        self._settings, self._proxy, self._table, self._prepare = settings, proxy, table, prepare
+        self._settings, self._journey, self._table = settings, journey, table
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
+        self._identity = identity
         self.in_flight = 0
         self.bodies = BodyPool(settings)
 
@@ -61,6 +60,7 @@ class Gateway:
         try:
             if self.in_flight > self._settings.limits.requests_in_flight_max:
                 raise self._too_many()
+            self._identity.admit(exchange)  # before its body: a stranger's is not worth the memory
             raw = await exchange.read_body(self._settings.limits, held)
             await self._while_client_stays(exchange, raw)
         except Refusal as refusal:
@@ -95,28 +95,18 @@ class Gateway:
             raise table_not_read(self._settings.retry_after_s)
         if not table.knows(model):
             raise route_not_found(model)
+        self._identity.allow(exchange.caller, model)
         view = LazyView(body, exchange.path, exchange.raw_headers, model=model, chance=self._ids.random)
-        match = exchange.match = table.match(model, exchange.path, view.headers, self._ids.random())
+        view.tenant = exchange.caller.tenant
+        match = exchange.match = self._journey.match(exchange, view, table)
         if match is None:
             raise route_not_found(model)
-        if match.server is None:
-            raise server_not_found(model, match.target.name, match.target.external)
         try:
-            usage = usage_changes(exchange.path, body)
             exchange.estimated_tokens = view.estimated_tokens
-            ids = token_id_changes(
-                exchange.path, body, match.server.engine, exchange.estimated_tokens, self._settings.continuation
-            )
         except MalformedBody as error:
-            raise Refusal(400, f"the request's body is not valid JSON text: {error}", kind="request_parsing") from error
-        renamed = match.upstream_model
-        view.upstream_model, view.is_adapter = renamed or model, match.is_adapter
-        if usage or ids or (renamed is not None and renamed != model):
-            view.body = body.edited({**usage, **ids, **({"model": renamed} if renamed else {})})
-        if self._prepare is not None:
-            await self._prepare(view, match.server)
+            raise malformed(error) from error
         with self._metrics.child(self._metrics.downstream, model).track_inprogress():
-            await self._proxy.serve(exchange, match.server, view, hide_usage=bool(usage), hide_ids=bool(ids))
+            await self._journey.serve(exchange, view, table)
 
     def account(self, exchange: Exchange) -> None:
         """Record an exchange that is over."""
@@ -124,6 +114,7 @@ class Gateway:
         table = self._table()
         model = exchange.model if exchange.model and table is not None and table.knows(exchange.model) else UNKNOWN
         self._metrics.finished(exchange, model, now_s)
+        self._identity.account(exchange, model)
         if self._log.enabled:
             self._log.record(AccessRecord.of(exchange, self._clock.now(), now_s))
 

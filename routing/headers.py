@@ -42,11 +42,12 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], request_id: str, *, resize
     return [*kept, (b"x-request-id", request_id.encode("latin-1"))]
 
 
-def to_platform(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """The resource API checks credentials itself, so they stay."""
+def to_platform(headers: Iterable[tuple[bytes, bytes]], token: str) -> list[tuple[str, str]]:
+    """The ingress has checked the client's credential; the resource API believes the ingress by its `token`."""
     named = [(name.lower(), value) for name, value in headers]
-    dropped = _with_named(HOP_BY_HOP | {b"host"}, named)
-    return [(k.decode("latin-1"), _text(v)) for k, v in named if k not in dropped]
+    dropped = _with_named(HOP_BY_HOP | CREDENTIALS | {b"host"}, named)
+    kept = [(k.decode("latin-1"), _text(v)) for k, v in named if k not in dropped]
+    return [*kept, ("authorization", f"Bearer {token}")] if token else kept
 
 
 def from_platform(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:

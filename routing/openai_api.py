@@ -47,7 +47,7 @@ def parse_request(path: str, raw: bytes) -> tuple[Body, str]:
 
 def route_not_found(model: str) -> Refusal:
     shown = model if len(model) <= 128 else model[:128] + "…"
-    message = f"route not found: the model {shown!r} does not exist"
+    message = f"route not found: the model {shown!r} does not exist, or you may not use it"
     return Refusal(404, message, kind="route_not_found", code="model_not_found", param="model")
 
 

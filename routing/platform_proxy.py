@@ -17,6 +17,7 @@ from hekla.routing.upstream import Upstream
 
 PREFIXES = ("/apis/", "/hekla/", "/openapi/")
 PATHS = frozenset({"/apis", "/openapi"})
+REASONS = {401: "Unauthorized", 403: "Forbidden", 408: "Timeout", 413: "RequestEntityTooLarge"}
 
 
 def is_platform_path(path: str) -> bool:
@@ -24,8 +25,10 @@ def is_platform_path(path: str) -> bool:
 
 
 class PlatformProxy:
-    def __init__(self, upstream: Upstream, url: Callable[[], str | None], settings: RoutingSettings) -> None:
-        self._upstream, self._url = upstream, url
+    def __init__(
+        self, upstream: Upstream, url: Callable[[], str | None], settings: RoutingSettings, token: Callable[[], str]
+    ) -> None:
+        self._upstream, self._url, self._token = upstream, url, token
         self._limits, self._retry_after_s = settings.limits, settings.retry_after_s
 
     async def forward(self, exchange: Exchange, left: Callable[[], None]) -> None:
@@ -33,10 +36,14 @@ class PlatformProxy:
         try:
             await self._forward(exchange, left)
         except Refusal as refusal:
-            exchange.error_kind, exchange.error_message = refusal.kind, refusal.message
-            reason = "RequestEntityTooLarge" if refusal.status == 413 else "Timeout"
-            body = status_body(refusal.status, reason, refusal.message)
-            await exchange.answer(refusal.status, body, [JSON_TYPE, (b"connection", b"close")])
+            await self.refuse(exchange, refusal)
+
+    async def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """In the resource API's shape. The rest of the request is not read."""
+        exchange.error_kind, exchange.error_message = refusal.kind, refusal.log_message
+        body = status_body(refusal.status, REASONS.get(refusal.status, "ServiceUnavailable"), refusal.message)
+        headers = [JSON_TYPE, *refusal.headers(), (b"connection", b"close")]
+        await exchange.answer(refusal.status, body, headers)
 
     async def _forward(self, exchange: Exchange, left: Callable[[], None]) -> None:
         base = self._url()
@@ -54,7 +61,7 @@ class PlatformProxy:
             response = await self._upstream.session.request(
                 exchange.method,
                 URL(target, encoded=True),
-                headers=to_platform(exchange.raw_headers),
+                headers=to_platform(exchange.raw_headers, self._token()),
                 data=body,
                 allow_redirects=False,
             )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from hekla.routing.headers import RawHeaders, to_client
+
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -18,6 +22,8 @@ class Refusal(Exception):
     `kind` is the access log's and the metrics' `error_type`; `type`, `code` and `param` are what an OpenAI client sees.
     """
 
+    content_type = b"application/json"
+
     def __init__(
         self,
         status: int,
@@ -28,10 +34,15 @@ class Refusal(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         allow: str = "",
+        extra_headers: tuple[tuple[bytes, bytes], ...] = (),
+        log_message: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.retry_after_s, self.allow = code, param, retry_after_s, allow
+        self.extra_headers = extra_headers
+        self.log_message = log_message or message
+        """For the access log, where it may say more than its sender is told."""
 
     @property
     def type(self) -> str:
@@ -48,19 +59,38 @@ class Refusal(Exception):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         named = {b"retry-after": self.retry_after_s, b"allow": self.allow or None}
-        return [(name, str(value).encode()) for name, value in named.items() if value is not None]
+        told = [(name, str(value).encode()) for name, value in named.items() if value is not None]
+        return [*told, *self.extra_headers]
+
+
+class EngineRefusal(Refusal):
+    """An engine's own 429, passed on as it is when no other engine took the request."""
+
+    def __init__(self, reason: str, headers: RawHeaders, body: bytes, *, retry_after_s: int) -> None:
+        super().__init__(429, reason, kind="proxy", code="upstream_busy", retry_after_s=retry_after_s)
+        told = dict(to_client(headers, "", resized=True))
+        self.content_type = told.pop(b"content-type", b"application/octet-stream")
+        told.setdefault(b"retry-after", str(retry_after_s).encode())
+        told.pop(b"x-request-id", None)
+        self._headers, self._body = list(told.items()), body
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return self._headers
+
+    def body(self, path: str) -> bytes:
+        return self._body
 
 
 def anthropic_error(kind: str, message: str) -> bytes:
     return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
-def stream_error(path: str, message: str) -> bytes:
-    """The last SSE events of a stream whose engine died."""
+def stream_error(path: str, message: str, code: str = "engine_lost") -> bytes:
+    """The last SSE events of a stream that is cut off."""
     if path.startswith("/v1/messages"):
         return b"event: error\ndata: " + anthropic_error("api_error", message) + b"\n\n"
     if path.startswith("/v1/responses"):
-        event = {"type": "error", "code": "engine_lost", "message": message, "param": None}
+        event = {"type": "error", "code": code, "message": message, "param": None}
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
-    error = {"message": message, "type": "server_error", "param": None, "code": "engine_lost"}
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
     return b"data: " + msgspec.json.encode({"error": error}) + b"\n\ndata: [DONE]\n\n"

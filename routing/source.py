@@ -49,15 +49,15 @@ class HttpObjectSource:
 
     def __init__(
         self, session: Callable[[], aiohttp.ClientSession], url: Callable[[], str | None], *, silence_s: float,
-        token: str = "",
+        token: Callable[[], str] = lambda: "",
     ) -> None:  # fmt: skip
         self._session, self._url, self._silence_s = session, url, silence_s
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._token = token
 
     async def list(self, kind: str) -> tuple[list[Json], str]:
         try:
             timeout = aiohttp.ClientTimeout(total=self._silence_s)
-            async with self._session().get(self._path(kind), headers=self._headers, timeout=timeout) as response:
+            async with self._session().get(self._path(kind), headers=self._headers(), timeout=timeout) as response:
                 body = await response.read()
                 if response.status != 200:
                     raise Unavailable(f"listing {kind}: {response.status} {body[:200]!r}")
@@ -73,7 +73,7 @@ class HttpObjectSource:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._silence_s, sock_read=self._silence_s)
         try:
             async with self._session().get(
-                self._path(kind) + query, headers=self._headers, timeout=timeout
+                self._path(kind) + query, headers=self._headers(), timeout=timeout
             ) as response:
                 if response.status == 410:
                     raise Gone(f"watching {kind} from {since}: too old")
@@ -83,6 +83,10 @@ class HttpObjectSource:
                     yield _change(line)
         except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
             raise Unavailable(f"watching {kind}: {error or type(error).__name__}") from error
+
+    def _headers(self) -> dict[str, str]:
+        token = self._token()
+        return {"authorization": f"Bearer {token}"} if token else {}
 
     def _path(self, kind: str) -> str:
         base, named = self._url(), kind_named(kind)

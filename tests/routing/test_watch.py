@@ -101,7 +101,7 @@ def watch_line(kind: str, obj: Any) -> bytes:
 async def http_source(start_backend: Any) -> Any:
     backend = await start_backend()
     async with aiohttp.ClientSession() as session:
-        yield backend, HttpObjectSource(lambda: session, lambda: backend.url, silence_s=5, token="t")
+        yield backend, HttpObjectSource(lambda: session, lambda: backend.url, silence_s=5, token=lambda: "t")
 
 
 async def test_list_and_watch_over_http(http_source: Any, kit: Any) -> None:

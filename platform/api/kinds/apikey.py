@@ -29,6 +29,7 @@ def _checked_time(text: str) -> str:
 
 Time = Annotated[str, AfterValidator(_checked_time)]
 """An RFC 3339 time with its zone."""
+Scope = Literal["inference", "admin", "metrics"]
 KeyId = Annotated[str, Field(pattern=r"^[a-z2-7]{16}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -52,7 +53,7 @@ class ApiKeySpec(ApiModel):
     """A Tenant of the key's namespace."""
     user: str = Field(default="", max_length=253)
     """The person or program that has the key; limits per user count by it."""
-    scopes: list[Literal["inference", "admin", "metrics"]] = Field(default_factory=lambda: ["inference"], min_length=1)
+    scopes: list[Scope] = Field(default=["inference"], min_length=1)
     """`inference`: the model API. `metrics`: `/metrics`. `admin`: these, and the resource API."""
     models: list[ModelPattern] | None = Field(default=None, max_length=PATTERNS_MAX)
     """Narrows the tenant's models further; unset: all of the tenant's."""
