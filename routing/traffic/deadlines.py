@@ -38,14 +38,16 @@ class Deadlines:
         return self.end_s - now_s
 
 
-def deadlines_of(server: ModelServer, settings: TimeoutSettings, asked_s: float | None, started_s: float) -> Deadlines:
-    """`asked_s` is the client's own limit: it lowers the total and never raises it."""
-    total_s = server.total_s if server.total_s is not None else settings.total_s
+def deadlines_of(
+    server: ModelServer | None, settings: TimeoutSettings, asked_s: float | None, started_s: float
+) -> Deadlines:
+    """`asked_s` is the client's own limit: it lowers the total and never raises it. Without a server, the ingress's hold."""
+    total_s = server.total_s if server and server.total_s is not None else settings.total_s
     limits = [limit for limit in (total_s, asked_s) if limit]
-    idle_s = server.idle_s if server.idle_s is not None else settings.idle_s
+    idle_s = server.idle_s if server and server.idle_s is not None else settings.idle_s
     return Deadlines(
-        headers_s=server.timeout_s,
-        prefill_s=settings.prefill_s or server.timeout_s,
+        headers_s=server.timeout_s if server else None,
+        prefill_s=settings.prefill_s or (server.timeout_s if server else None),
         idle_s=idle_s or math.inf,
         end_s=started_s + min(limits) if limits else math.inf,
     )
