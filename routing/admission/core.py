@@ -54,7 +54,10 @@ class _Round:
     commit: Callable[[Admitted], None] | None
     tried: dict[Flow, int] = field(default_factory=dict)
     """Refusals by flow."""
-    refused: set[Entry] = field(default_factory=set)
+    refused: dict[Entry, str | None] = field(default_factory=dict)
+    """And the engine each of them waits for."""
+    cached: dict[Entry, int] = field(default_factory=dict)
+    """What `locality` said."""
     keepers: dict[str, int] = field(default_factory=dict)
     """Engines that a request waits for, and its class: no lower class gets them."""
     kept: set[str] = field(default_factory=set)
@@ -146,7 +149,7 @@ class AdmissionCore:
                 break
             choice = choose(entry.item)
             if choice is None or not self._may_have(entry, choice, turn):
-                turn.refused.add(entry)
+                turn.refused[entry] = None if choice is None else choice.engine
                 turn.tried[entry.flow] = turn.tried.get(entry.flow, 0) + 1
                 continue
             outcomes.append(self._admit(entry, choice, turn))
@@ -231,14 +234,17 @@ class AdmissionCore:
             heads = band.candidates(turn.tried, turn.refused, quantum)
             free = [entry for entry in heads if self._slots(turn.now_s, entry.item.session)]
             if free:
-                return min(free, key=lambda entry: self._rank(entry, turn.locality))
+                return min(free, key=lambda entry: self._rank(entry, turn))
         return None
 
-    def _rank(self, entry: Entry, locality: Locality | None) -> tuple[float, ...]:
+    def _rank(self, entry: Entry, turn: _Round) -> tuple[float, ...]:
         """Smallest first: follow-ups of the session completed last, then the longest cached prefix, then fairness."""
-        recency = self._sessions.recency(entry.item.session)
-        cached = locality(entry.item) if locality is not None else 0
-        return (-recency, -cached, entry.flow.counter, *entry.key)
+        cached = 0
+        if turn.locality is not None:
+            if entry not in turn.cached:
+                turn.cached[entry] = turn.locality(entry.item)
+            cached = turn.cached[entry]
+        return (-self._sessions.recency(entry.item.session), -cached, entry.flow.counter, *entry.key)
 
     def _may_have(self, entry: Entry, choice: Choice, turn: _Round) -> bool:
         """Whether the engine fits and is not kept free: for a higher class, or for one that was overtaken too often."""
@@ -249,13 +255,17 @@ class AdmissionCore:
             return False
         if not choice.fits:
             turn.keepers.setdefault(choice.engine, entry.item.priority)
-            if entry.passed >= self.settings.bypass_max:
-                turn.kept.add(choice.engine)
+            self._keep(entry, choice.engine, turn)
         return choice.fits
+
+    def _keep(self, entry: Entry, engine: str | None, turn: _Round) -> None:
+        if engine is not None and entry.passed >= self.settings.bypass_max:
+            turn.kept.add(engine)
 
     def _admit(self, entry: Entry, choice: Choice, turn: _Round) -> Admitted:
         for passed in {*turn.refused, next(iter(entry.flow.heads(1)))} - {entry}:
             passed.passed += 1
+            self._keep(passed, turn.refused.get(passed), turn)
         self._remove(entry)
         admitted = self._start(entry.item, entry.flow, choice, turn.now_s)
         self._drain.admit(self._flights[entry.item.id].charged)
