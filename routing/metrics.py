@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from hekla.routing.exchange import Exchange
 from hekla.routing.histogram import LoopHistogram
+from hekla.routing.traffic.metrics import TrafficMetrics
 
 PREFIX = "hekla_router_"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -53,6 +54,7 @@ class RouterMetrics:
         self.scrapes = c("engine_scrapes_total", "Questions for the engines' own metrics", ("outcome",))
         self.table_synced = g("table_synced", "1 once routes, servers and engines have been listed", ())
         self.log_dropped = c("access_log_dropped_lines_total", "Access log lines dropped behind a slow output", ())
+        self.traffic = TrafficMetrics(self._counter, self._gauge)
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self._meters: dict[str, Meter] = {}
         self._dropped_before = 0

@@ -22,7 +22,9 @@ class LazyView:
         model: str,
         chance: Callable[[], float],
     ) -> None:
-        self.body, self.path, self.model = body, path, model
+        self.asked = self.body = body
+        """As the client sent it, and as the engine is to get it."""
+        self.path, self.model = path, model
         self.upstream_model, self.is_adapter = model, False
         self.now_s = 0.0
         self.token_ids: Sequence[int] | None = None
