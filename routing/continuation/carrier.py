@@ -52,16 +52,16 @@ class Continuation:
         """Ends the client's stream, in good order or with an error event; raises neither."""
         exchange, body, target = call.exchange, call.view.body, call.target
         began_s, first_byte_s = exchange.upstream_started_s, exchange.first_byte_s
+        losses = Losses(self._settings)
         try:
-            for _ in range(self._settings.attempts_max):
+            while True:
+                losses.note(_tokens(_delivered(call)))
                 self._avoid(call, broken.engine)
                 try:
                     await self._once(call, body, target)
                     return
                 except StreamBroken as again:
                     broken = again
-            reason = f"{self._settings.attempts_max} engines that went on were lost (continuation.attempts_max)"
-            await self._cut_off(call, broken, reason if self._settings.attempts_max else "it is not continued")
         except CannotContinue as reason:
             await self._cut_off(call, broken, str(reason))
         finally:
@@ -155,7 +155,7 @@ class Continuation:
 
     async def _close(self, call: Call, body: Body, delivered: Delivered) -> None:
         """Every token had come: tell usage, and end."""
-        told = sum(len(choice.tokens) for choice in delivered.choices.values())
+        told = _tokens(delivered)
         is_known = bool(delivered.prompt) and not any(choice.untold for choice in delivered.choices.values())
         usage = Usage(len(delivered.prompt), told) if is_known else None
         call.exchange.usage = usage or call.exchange.usage
@@ -176,6 +176,28 @@ class Continuation:
             f"the engine serving this request was lost after {tokens} tokens, and no other could continue: {reason}"
         )
         await exchange.finish(stream_error(exchange.path, message))
+
+
+class Losses:
+    """Counts the engines one stream lost: a request that kills what it meets is not passed on for ever. Pure."""
+
+    def __init__(self, settings: ContinuationSettings) -> None:
+        self._settings = settings
+        self._all = self._in_a_row = self._tokens = 0
+
+    def note(self, tokens: int) -> None:
+        """One more, with `tokens` delivered by now. Raises CannotContinue when it was one too many."""
+        most, most_in_all = self._settings.attempts_max, self._settings.losses_max
+        self._in_a_row = 1 if tokens - self._tokens >= self._settings.progress_tokens else self._in_a_row + 1
+        self._all, self._tokens = self._all + 1, tokens
+        if self._in_a_row > most:
+            raise CannotContinue(f"{self._in_a_row} engines in a row were lost with it (continuation.attempts_max)")
+        if self._all > most_in_all:
+            raise CannotContinue(f"it lost {self._all} engines (continuation.losses_max)")
+
+
+def _tokens(delivered: Delivered) -> int:
+    return sum(len(choice.tokens) for choice in delivered.choices.values())
 
 
 def _delivered(call: Call) -> Delivered:
