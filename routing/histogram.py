@@ -45,6 +45,10 @@ class LoopHistogram(Collector):
             found = self._series[labels] = Series(self._bounds)
         return found
 
+    def clear(self) -> None:
+        """Forgets all series."""
+        self._series.clear()
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self.name, self._doc, labels=self._labels)
         names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import aiohttp
 
@@ -21,14 +22,17 @@ from hekla.routing.connectors.catalog import CONNECTORS
 from hekla.routing.continuation.carrier import Continuation
 from hekla.routing.continuation.decision import CONTINUED_PATHS
 from hekla.routing.continuation.record import Record
-from hekla.routing.disaggregation import AllTried, NothingReady, Plan, Planner
+from hekla.routing.disaggregation import AllTried, NothingReady, Plan
 from hekla.routing.exchange import Exchange
-from hekla.routing.headers import to_client
-from hekla.routing.load import LoadBook, Ticket
 from hekla.routing.metrics import RouterMetrics, backend_labels
-from hekla.routing.refusal import Refusal
+from hekla.routing.refusal import EngineRefusal, Refusal
 from hekla.routing.relay import Relay
+from hekla.routing.scheduling.dispatch import Dispatcher
 from hekla.routing.scheduling.interface import Busy, Candidate
+from hekla.routing.traffic.deadlines import IdleWatch
+from hekla.routing.traffic.guard import DEFERRED_STATUSES, Traffic
+from hekla.routing.traffic.health import Verdict
+from hekla.routing.trips import LiveTrip, Trips
 from hekla.routing.upstream import AttemptFailed, StreamBroken, Upstream
 from hekla.routing.usage import EventRelay
 from hekla.routing.view import LazyView
@@ -39,12 +43,12 @@ RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 class Proxy:
     def __init__(
-        self, settings: RoutingSettings, upstream: Upstream, planner: Planner, *, loads: LoadBook,
-        metrics: RouterMetrics, clock: Clock, server_now: Callable[[ServerKey], ModelServer | None] = lambda _: None,
+        self, settings: RoutingSettings, upstream: Upstream, dispatcher: Dispatcher, *,
+        metrics: RouterMetrics, clock: Clock, traffic: Traffic, server_now: Callable[[ServerKey], ModelServer | None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._settings, self._upstream, self._planner = settings, upstream, planner
-        self._loads, self._metrics, self._clock = loads, metrics, clock
-        self._relay = Relay(metrics, clock)
+        self._settings, self._upstream, self._dispatcher = settings, upstream, dispatcher
+        self._trips, self._metrics, self._clock = Trips(dispatcher, clock), metrics, clock
+        self._traffic, self._relay = traffic, Relay(metrics, clock, held_bytes_max=settings.upstream.answer_held_bytes_max)
         self._continuation = Continuation(
             settings.continuation, upstream, plan=self._plan, attempt=self._attempt, server_now=server_now,
             metrics=metrics, clock=clock,
@@ -58,10 +62,11 @@ class Proxy:
         policy = server.retry or RetryPolicy(
             self._settings.upstream.retry_attempts, self._settings.upstream.retry_interval_s
         )
+        self._traffic.requested(server, self._clock.monotonic())
         last: AttemptFailed | None = None
-        while exchange.upstream_attempts <= policy.attempts:
-            if last is not None:
-                await self._before_retry(call, last, policy)
+        for tries in range(policy.attempts + 1):
+            if last is not None and not await self._before_retry(call, last, policy, tries):
+                break
             try:
                 plan = self._plan(call)
             except AllTried:
@@ -69,13 +74,15 @@ class Proxy:
             exchange.upstream_attempts += 1
             try:
                 await self._attempt(call, plan)
+                self._blame(call)
                 return
             except AttemptFailed as failure:
                 last = failure
             except StreamBroken as broken:
+                self._blame(call)
                 await self._continuation.carry_on(call, broken)
                 return
-        await self._give_up(call, last)
+        self._give_up(call, last)
 
     def _call(
         self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool, hide_ids: bool
@@ -89,18 +96,11 @@ class Proxy:
         call.record, call.hides_usage, call.hides_ids = record, hide_usage, hide_ids
         return call
 
-    async def _give_up(self, call: Call, last: AttemptFailed | None) -> None:
+    def _give_up(self, call: Call, last: AttemptFailed | None) -> NoReturn:
         """An engine's own 429 is the client's to see; anything else becomes one 503."""
         exchange = call.exchange
         if last is not None and last.status == 429 and call.rejection is not None:
-            headers, body = call.rejection
-            exchange.error_kind, exchange.error_message = "proxy", last.reason
-            named = to_client(headers, exchange.request_id, resized=True)
-            if not any(name == b"retry-after" for name, _ in named):
-                named.append((b"retry-after", str(self._settings.retry_after_s).encode()))
-            await exchange.begin(429, [*named, (b"content-length", str(len(body)).encode())])
-            await exchange.finish(body)
-            return
+            raise EngineRefusal(last.reason, *call.rejection, retry_after_s=self._settings.retry_after_s)
         reason = "none was left to try" if last is None else f"the last: {last.reason}"
         message = f"request to all pods failed after {exchange.upstream_attempts} tries; {reason}"
         retry_after_s = self._settings.retry_after_s
@@ -109,17 +109,16 @@ class Proxy:
     def _plan(self, call: Call) -> Plan:
         view, retry_after_s = call.view, self._settings.retry_after_s
         view.now_s = self._clock.monotonic()
-        meter = self._metrics.plugin_meter(view.model)
         try:
             try:
-                return self._planner.plan(call.server, view, call.tried, meter)
+                return self._choose(call)
             except AllTried:
                 # A broken connection says nothing about the engine: with no other left, ask it again.
                 if not call.unreached:
                     raise
                 call.tried -= call.unreached
                 call.unreached.clear()
-                return self._planner.plan(call.server, view, call.tried, meter)
+                return self._choose(call)
         except NothingReady:
             message = f"no ready engine for the model {view.model!r}"
             raise Refusal(
@@ -129,31 +128,51 @@ class Proxy:
             message = f"every engine of the model {view.model!r} is busy; try again later"
             raise Refusal(429, message, kind="scheduling", code="engines_busy", retry_after_s=retry_after_s) from busy
 
-    async def _before_retry(self, call: Call, last: AttemptFailed, policy: RetryPolicy) -> None:
-        reason = str(last.status) if last.status else ("unreached" if last.unreached else "timeout")
-        labels = (call.view.model, call.server.name, reason)
-        self._metrics.child(self._metrics.retries, *labels).inc()
+    def _choose(self, call: Call) -> Plan:
+        server, view, meter = call.server, call.view, self._metrics.plugin_meter(call.view.model)
+        return self._traffic.choose(
+            server, call.exchange.match, call.tried, view.now_s,
+            plan=lambda tried: self._dispatcher.plan(server, view, tried, meter),
+        )  # fmt: skip
+
+    def _blame(self, call: Call) -> None:
+        """Another engine has served the request: it was not the request's fault that these failed."""
+        now_s = self._clock.monotonic()
+        for verdict in call.suspected:
+            verdict.failed(now_s)
+
+    async def _before_retry(self, call: Call, last: AttemptFailed, policy: RetryPolicy, tries: int) -> bool:
+        """Notes the failure and waits; False when there may be no further try."""
         call.tried.add(last.engine)
         if last.unreached:
             call.unreached.add(last.engine)
+        is_last_left = len(call.server.backends) <= len(call.tried)
+        if (is_last_left and not call.unreached) or not self._traffic.may_try_again(
+            call.server, self._clock.monotonic()
+        ):
+            return False
+        reason = str(last.status) if last.status else ("unreached" if last.unreached else "timeout")
+        labels = (call.view.model, call.server.name, reason)
+        self._metrics.child(self._metrics.retries, *labels).inc()
         # Another engine need not be waited for; a manifest that names an interval is obeyed.
-        if call.server.retry is not None or len(call.server.backends) <= len(call.tried):
-            await self._clock.sleep(policy.interval_s)
+        if call.server.retry is not None or is_last_left:
+            await self._clock.sleep(self._traffic.wait_s(policy, tries))
+        return True
 
     async def _attempt(self, call: Call, plan: Plan) -> None:
         """One try. Raises AttemptFailed while the client has got nothing."""
         exchange, body = call.exchange, call.view.body
         exchange.upstream_started_s, exchange.first_byte_s = self._clock.monotonic(), None
         if plan.prefill is None:
-            with self._loads.begin(plan.server.backend.key, call.view.estimated_tokens) as ticket:
-                await self._ask(call, plan.server, body, ticket, self._relay.relay)
+            with self._trips.begin(call, plan.server) as trip:
+                await self._ask(call, plan.server, body, trip, self._relay.relay)
             return
         # The decode engine is chosen now and counts now: who comes during the prefill must see it.
-        with self._loads.begin(plan.server.backend.key, 0) as ticket:
-            await self._pair(call, plan.prefill, plan.server, ticket)
+        with self._trips.begin(call, plan.server, decode_only=True) as trip:
+            await self._pair(call, plan.prefill, plan.server, trip)
 
-    async def _pair(self, call: Call, prefill: Candidate, decode: Candidate, ticket: Ticket) -> None:
-        """The prefill request, then the decode request under `ticket`."""
+    async def _pair(self, call: Call, prefill: Candidate, decode: Candidate, trip: LiveTrip) -> None:
+        """The prefill request, then the decode request under `trip`."""
         exchange, body = call.exchange, call.view.body
         connector = CONNECTORS.get(call.server.connector)
         if connector is None:
@@ -161,40 +180,57 @@ class Proxy:
             message = f"the connector {call.server.connector!r} is not supported; known: {known}"
             raise Refusal(503, message, kind="scheduling", code="connector_unsupported")
         call.prefill_answer = None
-        with self._loads.begin(prefill.backend.key, call.view.estimated_tokens) as prefilling:
+        with self._trips.begin(call, prefill, prefill_only=True) as prefilling:
             await self._ask(call, prefill, connector.prefill_body(body), prefilling, self._keep_prefill)
         answer = call.prefill_answer
         if answer is None:
             return  # the prefill engine refused the request itself, and the client has its answer
         exchange.prefill_s = self._clock.monotonic() - (exchange.upstream_started_s or exchange.started_s)
-        await self._ask(call, decode, connector.decode_body(body, answer), ticket, self._relay.relay)
+        await self._ask(call, decode, connector.decode_body(body, answer), trip, self._relay.relay)
 
     async def _ask(
-        self, call: Call, candidate: Candidate, body: Body, ticket: Ticket,
-        use: Callable[[Call, aiohttp.ClientResponse, Ticket], Awaitable[None]],
+        self, call: Call, candidate: Candidate, body: Body, trip: LiveTrip,
+        use: Callable[[Call, aiohttp.ClientResponse, LiveTrip], Awaitable[None]],
     ) -> None:  # fmt: skip
-        """Sends `body` to an engine and hands its answer to `use`; `ticket` counts it as load meanwhile."""
+        """Sends `body` to an engine and hands its answer to `use`; `trip` counts it as load meanwhile."""
         exchange, backend = call.exchange, candidate.backend
         active = self._metrics.child(self._metrics.upstream, call.server.name, *backend_labels(exchange))
         active.inc()
         exchange.backend, exchange.upstream_status = backend.key, 0
+        limits = self._traffic.deadlines(call.server, None, exchange.started_s)
+        verdict = call.verdict = self._traffic.health.begin(call.server, backend.key, self._clock.monotonic())
         try:
             response = await self._upstream.post(
-                backend.key, backend.url + call.target,
-                headers=call.headers, body=body.raw, header_timeout_s=call.server.timeout_s,
+                backend.key, backend.url + call.target, headers=call.headers, body=body.raw,
+                header_timeout_s=limits.prefill_s if use == self._keep_prefill else limits.headers_s,
             )  # fmt: skip
             exchange.upstream_status = response.status
             try:
                 await self._refuse_to_relay_failure(call, response, backend.key)
-                await use(call, response, ticket)
+                with IdleWatch(response.content, limits.idle_s):
+                    await use(call, response, trip)
             finally:
                 response.close()  # an answer read to its end has given its connection back already
         except (AttemptFailed, StreamBroken) as failure:
-            if isinstance(failure, StreamBroken) or failure.unreached:
-                candidate.load.suspect_until_s = self._clock.monotonic() + self._settings.upstream.suspect_s
+            self._note_failure(call, candidate, verdict, failure)
             raise
         finally:
+            verdict.end()
             active.dec()
+
+    def _note_failure(
+        self, call: Call, candidate: Candidate, verdict: Verdict, failure: AttemptFailed | StreamBroken
+    ) -> None:
+        """What the failure says of its engine, for the requests that come now."""
+        now_s, status = self._clock.monotonic(), failure.status if isinstance(failure, AttemptFailed) else 0
+        if isinstance(failure, StreamBroken) or failure.unreached:
+            candidate.load.suspect_until_s = now_s + self._settings.upstream.suspect_s
+        if status == 429:
+            self._traffic.told_to_wait(failure.engine, call.rejection[0] if call.rejection else [], now_s)
+        elif status in DEFERRED_STATUSES:
+            call.suspected.append(verdict)
+        elif not 400 <= status < 500:
+            verdict.failed(now_s)
 
     async def _refuse_to_relay_failure(self, call: Call, response: aiohttp.ClientResponse, engine: str) -> None:
         if response.status not in RETRIED_STATUSES:
@@ -218,9 +254,9 @@ class Proxy:
             pass
         return bytes(body[: limits.error_body_bytes_max])
 
-    async def _keep_prefill(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+    async def _keep_prefill(self, call: Call, response: aiohttp.ClientResponse, trip: LiveTrip) -> None:
         if response.status >= 300:
-            await self._relay.relay(call, response, ticket)
+            await self._relay.relay(call, response, trip)
             return
         limit, answer = self._settings.upstream.prefill_body_bytes_max, bytearray()
         try:
@@ -230,4 +266,6 @@ class Proxy:
                     raise AttemptFailed(call.exchange.backend, f"its prefill answer is larger than {limit} bytes")
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
+        if call.verdict is not None:
+            call.verdict.answered(self._clock.monotonic())
         call.prefill_answer = bytes(answer)

@@ -7,21 +7,22 @@ import aiohttp
 from hekla.platform.base.clock import Clock
 from hekla.routing.call import Call
 from hekla.routing.headers import to_client
-from hekla.routing.load import Ticket
 from hekla.routing.metrics import RouterMetrics
+from hekla.routing.trips import LiveTrip
 from hekla.routing.upstream import AttemptFailed, StreamBroken
 from hekla.routing.usage import USAGE_PATHS, JsonTail, Usage
 
 
 class Relay:
-    def __init__(self, metrics: RouterMetrics, clock: Clock) -> None:
-        self._metrics, self._clock = metrics, clock
+    def __init__(self, metrics: RouterMetrics, clock: Clock, *, held_bytes_max: int) -> None:
+        """`held_bytes_max`: a plain answer up to this size is held back until it is whole."""
+        self._metrics, self._clock, self._held_max = metrics, clock, held_bytes_max
 
-    async def relay(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+    async def relay(self, call: Call, response: aiohttp.ClientResponse, trip: LiveTrip) -> None:
         """Raises AttemptFailed while the client has nothing, StreamBroken when the engine is lost after that."""
         content_type = response.headers.get("content-type", "")
         if content_type.startswith("text/event-stream"):
-            await self._events(call, response, ticket)
+            await self._events(call, response, trip)
         elif call.has_begun:
             raise AttemptFailed(call.exchange.backend, f"answered {response.status} without a stream", status=400)
         else:
@@ -39,16 +40,17 @@ class Relay:
             call.verdict.answered(now_s)
         return chunk
 
-    async def _events(self, call: Call, response: aiohttp.ClientResponse, ticket: Ticket) -> None:
+    async def _events(self, call: Call, response: aiohttp.ClientResponse, trip: LiveTrip) -> None:
         exchange, events, read, feed = call.exchange, call.events, response.content.readany, call.events.feed
         chunk = await self._first_chunk(call, response)
-        ticket.first_token()
+        trip.first_token()
         if not call.has_begun:
             headers = to_client(response.raw_headers, exchange.request_id, resized=True)
             await exchange.begin(response.status, headers)
         send = exchange.send
         try:
             while chunk:
+                trip.progress(1)  # a chunk is a token or more
                 if out := feed(chunk):
                     await send({"type": "http.response.body", "body": out, "more_body": True})
                 if events.failed:
@@ -69,8 +71,9 @@ class Relay:
         await exchange.finish(events.rest())
 
     async def _whole(self, call: Call, response: aiohttp.ClientResponse) -> None:
+        """An answer up to a bound is held back until it is whole: until then another engine can step in."""
         exchange, tail = call.exchange, JsonTail()
-        chunk = await self._first_chunk(call, response)
+        chunk = await self._held(call, response)
         await exchange.begin(response.status, to_client(response.raw_headers, exchange.request_id, resized=False))
         while chunk and not response.content.is_eof():
             tail.feed(chunk)
@@ -85,6 +88,22 @@ class Relay:
         if response.status < 300:
             exchange.usage = tail.usage()
         await exchange.finish(chunk)
+
+    async def _held(self, call: Call, response: aiohttp.ClientResponse) -> bytes:
+        """All of the answer, or its beginning when it is larger than what is held. Raises AttemptFailed."""
+        parts = [await self._first_chunk(call, response)]
+        held, told = len(parts[0]), response.content_length
+        if told is not None and told > self._held_max:
+            return parts[0]
+        try:
+            while (
+                held <= self._held_max and not response.content.is_eof() and (chunk := await response.content.readany())
+            ):
+                parts.append(chunk)
+                held += len(chunk)
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
+        return b"".join(parts)
 
     def _note_lost(self, call: Call, error: Exception) -> None:
         exchange = call.exchange

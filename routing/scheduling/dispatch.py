@@ -87,12 +87,16 @@ class Dispatcher:
         return next(self._numbers)
 
     def hold(self, engine: str, chunks: tuple[int, ...]) -> int:
+        if not chunks:
+            return 0
         found = self._footprints.get(engine)
         if found is None:
             found = self._footprints[engine] = Footprint()
         return found.add(chunks)
 
     def let_go(self, engine: str, chunks: tuple[int, ...]) -> int:
+        if not chunks:
+            return 0
         footprint = self._footprints[engine]
         freed = footprint.remove(chunks)
         if not footprint:
