@@ -63,6 +63,8 @@ class UpstreamSettings:
     """An engine that refused a connection is avoided this long: about one health period of its supervisor."""
     error_body_bytes_max: int = 64 * 2**10
     """What is read of an engine's error before another engine is tried."""
+    answer_held_bytes_max: int = 4 * 2**20
+    """A plain answer up to this size is held back until it is whole, so that one cut short can be asked for elsewhere."""
     prefill_body_bytes_max: int = 8 * 2**20
     """Largest answer of a prefill engine: one token and its `kv_transfer_params`."""
 
