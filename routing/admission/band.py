@@ -66,8 +66,13 @@ class Band:
         self._waiting.pop(flow.tenant, None)
         self._last_left = flow.counter
 
-    def candidates(self, tried: Mapping[Flow, int], skipped: Collection[Entry], quantum: float) -> Iterator[Entry]:
-        """The heads that may go next: of tenants within the quantum, those tried least often in this round first."""
+    def candidates(
+        self, tried: Mapping[Flow, int], skipped: Collection[Entry], quantum: float, *, is_deep: bool
+    ) -> Iterator[Entry]:
+        """The heads that may go next: of tenants within the quantum, those tried least often in this round first.
+
+        `is_deep`: more than one of each tenant, for what may tell them apart.
+        """
         flows = [flow for flow in self._waiting.values() if tried.get(flow, 0) < len(flow)]
         if not flows:
             return
@@ -75,7 +80,7 @@ class Band:
         flows = [flow for flow in flows if tried.get(flow, 0) == fewest]
         floor = min(flow.counter for flow in flows)
         near = sorted((flow for flow in flows if flow.counter <= floor + quantum), key=lambda flow: flow.counter)
-        each = max(1, self._settings.scan_max // len(near))
+        each = max(1, self._settings.scan_max // len(near)) if is_deep else 1
         for flow in near[: self._settings.scan_max]:
             yield from self._heads(flow, skipped, each + fewest)
 

@@ -228,10 +228,11 @@ class AdmissionCore:
     def _pick(self, turn: _Round) -> Entry | None:
         """The next to ask the scheduler about: highest class, then as the class decides."""
         quantum = self.settings.quantum_requests * self._mean_cost
+        is_deep = turn.locality is not None or self._sessions.are_any
         for band in self._bands.values():
             if band.is_empty:
                 continue
-            heads = band.candidates(turn.tried, turn.refused, quantum)
+            heads = band.candidates(turn.tried, turn.refused, quantum, is_deep=is_deep)
             free = [entry for entry in heads if self._slots(turn.now_s, entry.item.session)]
             if free:
                 return min(free, key=lambda entry: self._rank(entry, turn))

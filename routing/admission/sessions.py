@@ -16,6 +16,10 @@ class Sessions:
         self._held: dict[str, float] = {}
         self._order = 0
 
+    @property
+    def are_any(self) -> bool:
+        return bool(self._completed)
+
     def recency(self, session: str) -> int:
         """0 for one that is not remembered; the later it was completed, the higher."""
         return self._completed.get(session, 0) if session else 0

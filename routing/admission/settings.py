@@ -70,7 +70,7 @@ class AdmissionSettings:
     """How far, in mean requests, a tenant may run ahead of the least served for the sake of locality. 0: never."""
     scan_max: int = 64
     """Heads compared for locality at each choice."""
-    tries_max: int = 8
+    tries_max: int = 4
     """Requests the scheduler is asked about in vain before the queue waits for the next change."""
     bypass_max: int = 32
     """Requests that may overtake one that does not fit before the engine it waits for is kept free for it."""

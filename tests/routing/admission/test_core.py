@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_overtaken_by_what_does() -> None:
 
 
 def test_an_engine_is_kept_free_for_what_was_overtaken_too_often() -> None:
-    queue = core(bypass_max=3)
+    queue = core(bypass_max=3, tries_max=9)
     fill(queue, item("large"), *(item(f"s{n}") for n in range(9)))
     gone = [o.item.id for o in queue.next(0.0, lambda w: Choice("e", fits=w.id != "large"))]
     assert gone == ["s0", "s1", "s2"]

@@ -148,37 +148,30 @@ def test_the_bound_holds_with_wrong_estimates_plus_what_is_in_flight(seed: int) 
     assert gap(one, two) <= 2 * place.cost_max * (1 + slots)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_ten_backlogged_tenants_are_served_alike(seed: int) -> None:
-    tenants = [Tenant(f"t{n}", at_once(600), (20 * (n + 1), 40 * (n + 1)), (5, 50 + n)) for n in range(10)]
+    tenants = [Tenant(f"t{n}", at_once(250), (20 * (n + 1), 40 * (n + 1)), (5, 50 + n)) for n in range(10)]
     place = Place(tenants, seed=seed)
-    place.run(10.0)
+    place.run(4.0)
     assert jain([sum(cost for _, cost in tenant.served) for tenant in tenants]) >= 0.99
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_tenant_at_ten_times_its_rate_hardly_delays_another(seed: int) -> None:
-    """Its victim's 90th percentile of waiting is at most 1.2 times what it is beside a well-behaved neighbour, or less
-    than one request's service: a slot that is taken is not taken back."""
-    until_s, rate = 60.0, 30.0  # each a third of what four slots serve
+    """The 90th percentile of waiting and service is at most 1.2 times what it is alone, though together they ask for
+    1.2 times what there is; and the one who asks for too much does wait."""
+    until_s, rate = 20.0, 36.0
 
-    def waits(abuse: float) -> list[float]:
-        victim = Tenant("victim", poisson(rate, seed, until_s))
-        other = Tenant("other", poisson(rate * abuse, 100 + seed, until_s))
-        Place([victim, other], seed=seed).run(until_s)
-        return victim.waits
+    def answers(*tenants: Tenant) -> list[float]:
+        Place(list(tenants), seed=seed, slots=16).run(until_s)
+        victim = tenants[0]
+        return [wait + cost * TOKEN_S for wait, (_, cost) in zip(victim.waits, victim.served, strict=True)]
 
-    alone, abused = p90(waits(1.0)), p90(waits(10.0))
-    service_s = (275 + 2 * 105) * TOKEN_S
-    assert abused <= max(1.2 * alone, service_s)
-
-
-def test_the_abuser_itself_waits() -> None:
-    """The test above could pass with an idle place: this one can't."""
-    abuser = Tenant("abuser", poisson(300.0, 1, 20.0))
-    victim = Tenant("victim", poisson(30.0, 2, 20.0))
-    Place([abuser, victim]).run(20.0)
-    assert p90(abuser.waits) > 50 * p90(victim.waits) > 0
+    alone = p90(answers(Tenant("victim", poisson(rate, seed, until_s))))
+    abuser = Tenant("abuser", poisson(rate * 10, 100 + seed, until_s))
+    beside = p90(answers(Tenant("victim", poisson(rate, seed, until_s)), abuser))
+    assert beside <= 1.2 * alone
+    assert p90(abuser.waits) > 10 * alone
 
 
 def test_capacity_a_tenant_leaves_is_used_by_the_others() -> None:
