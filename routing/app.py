@@ -138,6 +138,11 @@ class Ingress:
         self._started = False
         self.is_draining = False
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether routes, and where they are asked for, keys have been read."""
+        return self.keeper.synced and self.identity.is_ready
+
     async def start(self) -> None:
         """Idempotent. Returns at once; `/health` turns 200 when the table has synced."""
         if self._started:
@@ -202,7 +207,7 @@ class Ingress:
         return f"{self._id_prefix}-{next(self._id_count):x}"
 
     async def _health(self, exchange: Exchange) -> None:
-        if self.is_draining or not self.keeper.synced or not self.identity.is_ready:
+        if self.is_draining or not self.is_synced:
             reason = "draining" if self.is_draining else NOT_READ
             again = (b"retry-after", str(self.settings.retry_after_s).encode())
             await exchange.answer(503, b'{"message":"%b"}' % reason.encode(), [JSON_TYPE, again])

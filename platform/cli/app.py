@@ -14,6 +14,7 @@ from hekla.platform.cli.delete import delete
 from hekla.platform.cli.describe import describe
 from hekla.platform.cli.events import events
 from hekla.platform.cli.get import get
+from hekla.platform.cli.key import key
 from hekla.platform.cli.lifecycle import register
 from hekla.platform.cli.logs import logs
 from hekla.platform.cli.output import fail
@@ -67,4 +68,5 @@ app.command("logs")(logs)
 app.command("events")(events)
 app.command("status")(status)
 app.command("chat")(chat)
+app.add_typer(key, name="key")
 app.command("version")(version)

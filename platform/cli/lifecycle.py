@@ -29,6 +29,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address the endpoint listens on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the endpoint (8000).")] = None,
     data_plane: Annotated[str | None, typer.Option(help="direct or haproxy; see docs/settings.md.")] = None,
+    auth: Annotated[str | None, typer.Option(help="Ask callers for keys: off, optional or required.")] = None,
     ingress_replicas: Annotated[int | None, typer.Option(help="Ingress replicas (2).")] = None,
     num_cpus: Annotated[int | None, typer.Option(help="CPUs the started Ray offers (all of the machine's).")] = None,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard; `ray job submit` needs it.")] = True,
@@ -51,6 +52,7 @@ def up(
             host=host,
             port=port,
             data_plane=data_plane,
+            auth=auth,
             ingress_replicas=ingress_replicas,
             access_log=access_log,
             access_log_format=access_log_format,
@@ -67,6 +69,7 @@ def up(
     if apply:
         from hekla.platform.cli.apply import apply_and_wait
 
+        os.environ["HEKLA_HOME"] = str(settings.home_path)  # where the SDK looks for the admin key
         apply_and_wait(found.endpoint, apply)
 
 
@@ -94,7 +97,12 @@ def down(
 
 def _forget(home: Path, store: Path, cache: Path) -> None:
     """Only what hekla wrote: the home may be a folder that has other things in it."""
-    for path in (store, *(store.with_name(store.name + end) for end in ("-wal", "-shm")), home / "ray-start.log"):
+    files = ("ray-start.log", "admin-key", "api-token")
+    for path in (
+        store,
+        *(store.with_name(store.name + end) for end in ("-wal", "-shm")),
+        *(home / file for file in files),
+    ):
         path.unlink(missing_ok=True)
     for folder in (cache, home / "logs"):
         shutil.rmtree(folder, ignore_errors=True)

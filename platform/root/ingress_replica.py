@@ -21,6 +21,7 @@ from hekla.platform.base.errors import Temporary
 from hekla.platform.base.ids import SystemIds
 from hekla.platform.base.tasks import TaskOwner
 from hekla.platform.control.waiting import until
+from hekla.platform.root.identity_settings import identity_settings
 from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.serve_shortcut import shortcut
@@ -55,7 +56,8 @@ class IngressReplica:
         link = PlatformLink(self.settings.ray_namespace, clock)
         self.ingress = build_ingress(
             routing_settings(self.settings, node_ip),
-            clock=clock, ids=ids, platform_url=lambda: link.url, peers=lambda: link.peers,
+            clock=clock, ids=ids, platform_url=lambda: link.url, platform_token=lambda: link.token,
+            peers=lambda: link.peers,
         )  # fmt: skip
         await self.ingress.start()
         self._tasks.spawn(link.stay_known(f"{node_ip}/{os.getpid()}", node_ip, self.ingress.gossip.port), "announce")
@@ -66,7 +68,7 @@ class IngressReplica:
         # Sharing the port with replicas that know the routes, this one must know them too before it answers. When the
         # platform is away it listens all the same, and says 503.
         with contextlib.suppress(Temporary):
-            await until(lambda: ingress.keeper.synced, SystemClock(), TABLE_WAIT_S, what="the routing table is read")
+            await until(lambda: ingress.is_synced, SystemClock(), TABLE_WAIT_S, what="routes and keys are read")
         self._listener = await serve(ingress.app, self.settings.host, self.settings.port, reuse_port=True)
 
     async def __serve_build_asgi_app__(self) -> Any:
@@ -115,4 +117,5 @@ def routing_settings(settings: PlatformSettings, node_ip: str) -> RoutingSetting
         limits=LimitSettings(body_bytes_max=settings.body_bytes_max),
         gossip=GossipSettings(host=node_ip),
         access_log=log,
+        identity=identity_settings(settings),
     )

@@ -12,12 +12,19 @@ import httpx
 
 from hekla.platform.base.errors import Permanent
 from hekla.platform.root import ray_link
+from hekla.platform.root.identity_settings import identity_settings
 from hekla.platform.root.platform_actor import find_platform_actor, start_platform_actor
 from hekla.platform.root.ray_processes import RayHead, processes_of, start_local_ray, stop_local_ray
 from hekla.platform.root.settings import ClusterFile, PlatformSettings
+from hekla.platform.sdk.address import ADMIN_KEY_FILE
 
 READY_TIMEOUT_S = 120.0
 """Longest wait for the endpoint's first answer: a loaded two-core machine needs half of it."""
+
+OPEN_DOOR = (
+    "WARNING: OTHER MACHINES CAN REACH THIS ENDPOINT, AND NO KEY IS ASKED FOR: whoever can connect may use every model and "
+    "change or delete everything. Set auth: hekla down, then hekla up --auth required (docs/identity.md)"
+)
 
 Report = Callable[[str], None]
 """Told of each step as it begins, for people who wait."""
@@ -36,6 +43,7 @@ def up(settings: PlatformSettings, ray_options: RayOptions, report: Report) -> C
 
     Raises Permanent when the port is taken, the given cluster is another one than the running, or nothing answers in time.
     """
+    identity_settings(settings)  # a mistake in them is told before anything starts
     home = settings.home_path
     known = ClusterFile.read(home)
     if known is not None and _answers(known.endpoint):
@@ -64,6 +72,10 @@ def up(settings: PlatformSettings, ray_options: RayOptions, report: Report) -> C
         ray_link.disconnect()
     report("waiting for the endpoint to answer")
     _await_endpoint(known)
+    if settings.auth == "off" and settings.is_open_to_others:
+        report(OPEN_DOOR)
+    elif settings.auth != "off":
+        report(f"callers need keys (auth {settings.auth}); yours is in {home / ADMIN_KEY_FILE} on the head node")
     report(f"ready at {known.endpoint}")
     return known
 
@@ -189,7 +201,9 @@ def _refuse_taken_port(settings: PlatformSettings) -> None:
 def _answers(endpoint: str) -> bool:
     try:
         health = httpx.get(f"{endpoint}/health", timeout=5.0)
-        return health.status_code == 200 and httpx.get(f"{endpoint}/hekla/v1/status", timeout=5.0).status_code == 200
+        # With authentication on, a refusal is the ingress's answer to a caller without a key: it is there and has its keys.
+        answered = httpx.get(f"{endpoint}/hekla/v1/status", timeout=5.0).status_code
+        return health.status_code == 200 and answered in (200, 401)
     except httpx.HTTPError:
         return False
 

@@ -16,6 +16,7 @@ import ray
 from hekla.platform.base.clock import SystemClock
 from hekla.platform.base.ids import SystemIds
 from hekla.platform.cluster.ray_cluster import RayCluster
+from hekla.platform.root.credentials import api_token, ensure_admin_key
 from hekla.platform.root.ingress_peers import IngressPeers
 from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.service import PlatformService
@@ -36,6 +37,7 @@ class PlatformActor:
         self._peers = IngressPeers(self._clock)
         self._thread = LoopThread("hekla-platform")
         self._service: PlatformService | None = None
+        self._token = ""
         self._started: Future[str] = self._thread.submit(self._start())
 
     async def _start(self) -> str:
@@ -43,12 +45,20 @@ class PlatformActor:
         self.settings.home_path.mkdir(parents=True, exist_ok=True)
         store = SqliteStore(self.settings.store_path, self._clock, ids)
         cluster = RayCluster(namespace=self.settings.ray_namespace)
-        self._service = PlatformService(self.settings, store, cluster, self._clock, ids)
+        if self.settings.auth != "off":
+            self._token = api_token(self.settings.home_path)
+            ensure_admin_key(self.settings.home_path, store)
+        self._service = PlatformService(self.settings, store, cluster, self._clock, ids, api_token=self._token)
         return await self._service.start(ray.util.get_node_ip_address())
 
     def api_url(self) -> str:
         """Where the resource API is: `http://host:port`. Raises what starting raised."""
         return self._started.result(timeout=START_TIMEOUT_S)
+
+    def api_token(self) -> str:
+        """What the resource API asks of whoever calls it; empty while authentication is off."""
+        self._started.result(timeout=START_TIMEOUT_S)
+        return self._token
 
     def pid(self) -> int:
         return os.getpid()

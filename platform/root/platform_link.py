@@ -26,6 +26,7 @@ class PlatformLink:
         self._namespace = ray_namespace
         self._clock = clock
         self.url: str | None = None
+        self.token = ""
         self.peers: list[tuple[str, int]] = []
 
     async def look_up(self) -> Any:
@@ -35,6 +36,7 @@ class PlatformLink:
                 actor = await asyncio.to_thread(find_platform_actor, self._namespace)
                 if actor is None:
                     raise Unavailable("the platform actor is not there")
+                self.token = str(await actor.api_token.remote())
                 self.url = str(await actor.api_url.remote())
                 return actor
         except Unavailable:

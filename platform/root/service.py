@@ -20,6 +20,7 @@ from hekla.platform.control.runtime import ControllerRuntime
 from hekla.platform.root.node_summary import summarize
 from hekla.platform.root.settings import PlatformSettings
 from hekla.platform.server.app import build_app
+from hekla.platform.server.guard import TokenGuard
 from hekla.platform.store.interface import Store
 from hekla.routing.server import Listener, serve
 
@@ -30,7 +31,10 @@ LOG_READ_TIMEOUT_S = 10.0
 
 
 class PlatformService:
-    """Start it once, on the event loop that shall own the store. `supervisor` (`module:Class`) runs each engine."""
+    """Start it once, on the event loop that shall own the store. `supervisor` (`module:Class`) runs each engine.
+
+    With an `api_token` the resource API answers only those who send it: the ingress.
+    """
 
     def __init__(
         self,
@@ -41,11 +45,13 @@ class PlatformService:
         ids: Ids,
         *,
         supervisor: str = SUPERVISOR_TARGET,
+        api_token: str = "",
     ) -> None:
         self._settings = settings
         self._store = store
         self._cluster = cluster
         self._clock = clock
+        self._api_token = api_token
         self._started_at = clock.now()
         target = Target(supervisor, env={"HEKLA_HOME": str(settings.home_path)})
         self._serving = ModelServingController(store, cluster, clock, ids, target)
@@ -56,7 +62,8 @@ class PlatformService:
         """Serve the resource API on a free port of `host`, start the controllers; returns the API's URL."""
         logs = SupervisorLogs(self._store, self._cluster)
         app = build_app(self._store, logs=logs, summary=self.summary, clock=self._clock)
-        self._listener = await serve(app, host, 0)
+        guarded = TokenGuard(app, self._api_token) if self._api_token else app
+        self._listener = await serve(guarded, host, 0)
         await self._serving.adopt()
         await self._runtime.start()
         return f"http://{host}:{self._listener.port}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from hekla.platform.base.errors import FieldError, Invalid, Permanent
 
 DataPlane = Literal["direct", "haproxy"]
+Auth = Literal["off", "optional", "required"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,28 @@ class PlatformSettings:
     data_plane: DataPlane = "direct"
     """`direct`: each ingress replica listens on the port itself (SO_REUSEPORT), the faster way where measured.
     `haproxy`: Ray Serve's HAProxy listens on every interface and forwards to the replicas."""
+
+    auth: Auth = "off"
+    """Who may call: `required` asks every caller for an API key or token, `optional` lets callers without one use models as
+    the tenant `anonymous`. Off by default because the default host is loopback."""
+
+    jwt_issuer: str = ""
+    """OIDC issuer whose tokens are taken for credentials besides API keys; empty: none."""
+
+    jwt_audiences: str = ""
+    """Audiences, with commas between; a token has to be for one of them. Empty: not checked."""
+
+    jwt_jwks_url: str = ""
+    """Where the issuer's keys are; empty: found by OIDC discovery."""
+
+    jwt_tenant_claim: str = ""
+    """Claim that names the tenant; empty: all tokens are of the tenant `default`."""
+
+    jwt_user_claim: str = "sub"
+    """Claim that names the user."""
+
+    jwt_priority_claim: str = ""
+    """Claim with the priority class; empty: the tenant's."""
 
     ingress_replicas: int = 2
     """Two, so that one can die without the endpoint going away."""
@@ -54,6 +78,11 @@ class PlatformSettings:
         """URL by which this machine reaches the endpoint, also when it listens on every interface."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether other machines can reach the endpoint. HAProxy listens on every interface, whatever `host` says."""
+        return self.data_plane == "haproxy" or not _is_loopback(self.host)
 
     @property
     def home_path(self) -> Path:
@@ -112,7 +141,15 @@ class PlatformSettings:
         return settings
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 CHOICES: dict[str, tuple[str, ...]] = {
+    "auth": ("off", "optional", "required"),
     "data_plane": ("direct", "haproxy"),
     "access_log_format": ("text", "json"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),

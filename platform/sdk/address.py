@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from hekla.platform.base.errors import BadRequest
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+ADMIN_KEY_FILE = "admin-key"
+"""In the home folder, once authentication is on."""
 
 
 def find_address(base_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -23,6 +25,23 @@ def find_address(base_url: str | None = None, environ: Mapping[str, str] | None 
     home = Path(environ.get("HEKLA_HOME") or "~/.hekla").expanduser()
     recorded = _recorded_endpoint(home / "cluster.json")
     return _checked(recorded, str(home / "cluster.json")) if recorded else DEFAULT_ADDRESS
+
+
+def find_api_key(base_url: str, environ: Mapping[str, str] | None = None) -> str:
+    """The key to show: `HEKLA_API_KEY`, else the admin key that `hekla up` left for its own endpoint, else none (empty).
+
+    The file's key goes to no other endpoint than the one recorded beside it.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get("HEKLA_API_KEY"):
+        return environ["HEKLA_API_KEY"].strip()
+    home = Path(environ.get("HEKLA_HOME") or "~/.hekla").expanduser()
+    if _recorded_endpoint(home / "cluster.json") != base_url:
+        return ""
+    try:
+        return (home / ADMIN_KEY_FILE).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _recorded_endpoint(file: Path) -> str | None:

@@ -14,7 +14,7 @@ import httpx
 from hekla.platform.api.meta import Json
 from hekla.platform.api.registry import kind_named
 from hekla.platform.base.errors import Unavailable
-from hekla.platform.sdk.address import find_address
+from hekla.platform.sdk.address import find_address, find_api_key
 from hekla.platform.sdk.calls import (
     Call,
     Objects,
@@ -32,7 +32,7 @@ from hekla.platform.sdk.calls import (
     scale_call,
     selection,
 )
-from hekla.platform.sdk.connection import TIMEOUT_S, check, headers_of, unreachable
+from hekla.platform.sdk.connection import TIMEOUT_S, check, credential_headers, headers_of, unreachable
 from hekla.platform.sdk.manifests import Manifests, objects_of
 from hekla.platform.sdk.waiting import WAIT_TIMEOUT_S, OnProgress, Wait
 from hekla.platform.sdk.watching import Change, Changes, WatchState, silence_allowed_s
@@ -45,16 +45,23 @@ class Client:
     """Talks to hekla's resource API and hands out an OpenAI client for its models.
 
     Methods raise the `ApiError` the server answered (NotFound, Conflict, Invalid …), or `Unavailable` when it can't
-    be reached. Use as a context manager, or call `close`.
+    be reached. Use as a context manager, or call `close`. Without an `api_key`, `HEKLA_API_KEY` is shown, or at the
+    endpoint that `hekla up` started here, the key it left in its home.
     """
 
     def __init__(
-        self, base_url: str | None = None, *, namespace: str = "default", timeout_s: float = TIMEOUT_S
+        self,
+        base_url: str | None = None,
+        *,
+        namespace: str = "default",
+        timeout_s: float = TIMEOUT_S,
+        api_key: str | None = None,
     ) -> None:
         self.base_url = find_address(base_url)
         self.namespace = namespace
         self._timeout_s = timeout_s
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout_s)
+        self._api_key = find_api_key(self.base_url) if api_key is None else api_key
+        self._http = httpx.Client(base_url=self.base_url, timeout=timeout_s, headers=credential_headers(self._api_key))
 
     def apply(self, source: Manifests, *, dry_run: bool = False) -> Results:
         """Create or update objects, all or none. `source`: objects, a file or folder, or YAML text."""
@@ -155,11 +162,11 @@ class Client:
         """The server's version: `{"hekla": "0.1.0"}`."""
         return self.send(Call("GET", "/hekla/v1/version"))
 
-    def openai(self, api_key: str = "none") -> OpenAI:
+    def openai(self, api_key: str = "") -> OpenAI:
         """The ordinary OpenAI client, pointed at this platform."""
         from openai import OpenAI
 
-        return OpenAI(base_url=f"{self.base_url}/v1", api_key=api_key)
+        return OpenAI(base_url=f"{self.base_url}/v1", api_key=api_key or self._api_key or "none")
 
     def send(self, call: Call) -> Json:
         """Send any call and read its JSON answer."""

@@ -17,6 +17,10 @@ def headers_of(call: Call) -> Headers:
     return {"content-type": call.content_type} if call.body is not None else {}
 
 
+def credential_headers(api_key: str) -> Headers:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 def unreachable(url: str, error: Exception) -> Unavailable:
     reason = str(error) or type(error).__name__
     return Unavailable(f"can't reach hekla at {url} ({reason}); is it up? try: hekla up")

@@ -114,6 +114,11 @@ class Ledger:
         if not live:
             self._outdated.setdefault(subject, []).append(replica)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Subjects of which other replicas have told something, as text."""
+        return frozenset(str(subject) for subject in self._others)
+
     def untold(self) -> dict[Subject, Json]:
         """`status.usage` as a merge patch, of every subject with news. Entries of windows that are over are removed."""
         return {
