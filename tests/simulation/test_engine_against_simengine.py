@@ -45,6 +45,8 @@ class Recorder:
     def cache_changed(self, engine: Engine, changes: object) -> None:
         engine.check()
 
+    def progressed(self, engine: Engine) -> None: ...
+
 
 def run_exact(case: Case) -> Outcome:
     core = EngineCore(CoreConfig("m", case.blocks, BLOCK, case.limits), case.model)
