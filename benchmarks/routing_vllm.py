@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from report import Report
 from side_by_side.arms import ARMS, DEFAULT, ORACLE, USUAL, USUAL_WITHOUT_SHARING
@@ -40,21 +41,34 @@ def main() -> None:
         return
     report = Report("routing_vllm")
     shapes = [_smaller(SHAPES[name], options.scale) for name in options.workloads]
-    arms = _arms(options.arms, options.all)
-    for package in sorted({ARMS[name].package for name in (*arms, *COST_ARMS)} - {""}):
+    arms = options.arms or (list(ARMS) if options.all else list(USUAL))
+    for package in sorted({ARMS[name].package for name in arms} - {""}):
         install(package, options.cache)
     if not options.no_cost:
         measured = [ARMS[name] for name in COST_ARMS if name in arms]
         router_cost(report, measured, seconds=options.cost_seconds, cache=options.cache, logs=options.logs)
     if not options.cost_only:
-        setup = {"engines": options.engines, "threads": options.threads, "scale": options.scale,
-                 "args": [*ARGS, *VLLM_ARGS, *options.engine_args], "shapes": [asdict(SHAPES[name]) for name in SHAPES]}  # fmt: skip
-        results = ResultsFile(options.resume or options.logs / f"runs-{time.time():.0f}.jsonl", setup)
-        with _fleet(options) as fleet:
-            _warm_up(fleet, options)
-            _all_runs(report, results, fleet, shapes, arms, options)
+        results = ResultsFile(options.resume or options.logs / f"runs-{time.time():.0f}.jsonl", _setup(options))
+        todo = [(seed, shape, arm) for seed in options.seeds for shape in shapes
+                for arm in _in_order(arms, shape, seed, is_usual=not options.arms and not options.all)
+                if not results.has(shape.name, seed, arm)]  # fmt: skip
+        if todo:
+            with _fleet(options) as fleet:
+                _warm_up(fleet, options)
+                _all_runs(report, results, fleet, todo, options)
         tell(report, results.runs, options.workloads)
     report.finish(options.json)
+
+
+def _setup(options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for runs to be compared."""
+    return {
+        "engines": options.engines,
+        "threads": options.threads,
+        "scale": options.scale,
+        "args": [*ARGS, *VLLM_ARGS, *options.engine_args],
+        "shapes": [asdict(shape) for shape in SHAPES.values()],
+    }
 
 
 @contextlib.contextmanager
@@ -101,10 +115,6 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _arms(wanted: Sequence[str], everything: bool) -> list[str]:
-    return list(wanted) or (list(ARMS) if everything else list(USUAL))
-
-
 def _smaller(shape: Shape, scale: float) -> Shape:
     return replace(shape, prompts=max(1, round(shape.prompts * scale)))
 
@@ -113,33 +123,18 @@ def _warm_up(fleet: Fleet, options: argparse.Namespace) -> None:
     """An engine's first prompts of a length take longer than the same later; no arm shall pay for that."""
     for name in ("b", "a"):
         shape = replace(SHAPES[name], prompts=1)
-        one_run(
-            ARMS[ORACLE],
-            shape,
-            WARM_UP_SEED,
-            prompts(shape, WARM_UP_SEED),
-            fleet,
-            cache=options.cache,
-            logs=options.logs,
-        )
+        asked = prompts(shape, WARM_UP_SEED)
+        one_run(ARMS[ORACLE], shape, WARM_UP_SEED, asked, fleet, cache=options.cache, logs=options.logs)
 
 
 def _all_runs(
-    report: Report, results: ResultsFile, fleet: Fleet, shapes: Sequence[Shape], arms: Sequence[str],
+    report: Report, results: ResultsFile, fleet: Fleet, todo: Sequence[tuple[int, Shape, str]],
     options: argparse.Namespace,
 ) -> None:  # fmt: skip
-    explicit = bool(options.arms) or options.all
-    planned = [
-        (seed, shape, arm)
-        for seed in options.seeds
-        for shape in shapes
-        for arm in _in_order(arms, shape, seed, explicit=explicit)
-        if not results.has(shape.name, seed, arm)
-    ]
     began = time.monotonic()
-    for done, (seed, shape, name) in enumerate(planned):
+    for done, (seed, shape, name) in enumerate(todo):
         minutes = (time.monotonic() - began) / 60
-        report.say(f"{done + 1} of {len(planned)}, {minutes:.1f} min: workload {shape.name}, seed {seed}, {name}")
+        report.say(f"{done + 1} of {len(todo)}, {minutes:.1f} min: workload {shape.name}, seed {seed}, {name}")
         try:
             run = one_run(ARMS[name], shape, seed, prompts(shape, seed), fleet, cache=options.cache, logs=options.logs)
         except Failed as error:
@@ -150,9 +145,9 @@ def _all_runs(
         report.say(_line(run))
 
 
-def _in_order(arms: Sequence[str], shape: Shape, seed: int, *, explicit: bool) -> list[str]:
+def _in_order(arms: Sequence[str], shape: Shape, seed: int, *, is_usual: bool) -> list[str]:
     """Another order for every seed: whoever runs after an idle minute, or last, is not always the same."""
-    chosen = [arm for arm in arms if explicit or shape.name != "c" or arm in USUAL_WITHOUT_SHARING]
+    chosen = [arm for arm in arms if not is_usual or shape.name != "c" or arm in USUAL_WITHOUT_SHARING]
     random.Random(f"{seed}/{shape.name}").shuffle(chosen)
     return chosen
 

@@ -26,8 +26,8 @@ def bodies() -> dict[str, bytes]:
     """A question of a line, and one with a system prompt of a thousand tokens; both for one token of answer."""
     short = {"model": SERVED_NAME, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
     (long, *_) = prompts(SHAPES["a"], seed=0)
-    asked = {"short": short, "1k tokens": long.body(SERVED_NAME, 1)}
-    return {name: json.dumps({**body, "max_tokens": 1, "stream": False}).encode() for name, body in asked.items()}
+    asked = {"short": short, "1k tokens": {"model": SERVED_NAME, "messages": long.messages()}}
+    return {name: json.dumps({**body, "max_tokens": 1}).encode() for name, body in asked.items()}
 
 
 def router_cost(report: Report, arms: Sequence[Arm], *, seconds: float, cache: Path, logs: Path) -> None:
