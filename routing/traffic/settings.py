@@ -113,8 +113,6 @@ class StickySettings:
     """Headers that name a session where a route says nothing; such a session is a hint to scorers, queue and canary only."""
     sessions_max: int = 100_000
     """Remembered by one replica: about 30 MB; beyond it the least recently used is forgotten."""
-    session_chars_max: int = 256
-    """A longer session name is hashed."""
     load_factor: float = 1.5
     """A session's home gives way above this many times its pool's mean of requests in flight."""
     requests_free: int = 8
@@ -122,7 +120,6 @@ class StickySettings:
 
     def __post_init__(self) -> None:
         _within("traffic.sticky.sessions_max", self.sessions_max, 1)
-        _within("traffic.sticky.session_chars_max", self.session_chars_max, 16)
         _within("traffic.sticky.load_factor", self.load_factor, 1)
         _within("traffic.sticky.requests_free", self.requests_free, 0)
 

@@ -16,7 +16,7 @@ from hekla.routing.metrics import RouterMetrics
 from hekla.routing.scheduling.catalog import FILTERS, SCORERS
 from hekla.routing.usage import EventRelay, JsonTail, Usage, split_events
 
-DOCS = (Path(__file__).parents[2] / "docs" / "routing.md").read_text()
+DOCS = "\n".join(page.read_text() for page in (Path(__file__).parents[2] / "docs").glob("*.md"))
 
 
 def record(**changes: Any) -> AccessRecord:
@@ -149,13 +149,16 @@ def test_events_split_and_join_to_the_same_bytes() -> None:
     assert split_events(chunk) == [b"a: 1\n\n", b"b: 2\r\n\r\n", b"rest"]
 
 
-def test_every_setting_is_documented() -> None:
-    settings = RoutingSettings()
+def setting_names(settings: Any, prefix: str = "") -> list[str]:
     names = []
     for part in dataclasses.fields(settings):
-        value = getattr(settings, part.name)
-        nested = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
-        names += [f"{part.name}.{f.name}" for f in nested] or [part.name]
+        value, name = getattr(settings, part.name), prefix + part.name
+        names += setting_names(value, name + ".") if dataclasses.is_dataclass(value) else [name]
+    return names
+
+
+def test_every_setting_is_documented() -> None:
+    names = setting_names(RoutingSettings())
     assert [name for name in names if f"| `{name}` |" not in DOCS] == []
 
 
