@@ -10,6 +10,8 @@ from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.access_log import AccessLog
+from hekla.routing.admission.estimate import OutputEstimator
+from hekla.routing.admission.gate import Gate, Gated
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings
 from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
@@ -19,6 +21,7 @@ from hekla.routing.headers import safe_request_id
 from hekla.routing.identity.interface import ADMIN, INFERENCE, METRICS
 from hekla.routing.identity.service import Identity
 from hekla.routing.identity.usage_reports import HttpUsageSink
+from hekla.routing.limits.service import RateLimits
 from hekla.routing.load import LoadBook
 from hekla.routing.metrics import RouterMetrics
 from hekla.routing.openai_api import (
@@ -127,12 +130,21 @@ class Ingress:
             sink=HttpUsageSink(lambda: upstream.session, platform_url, platform_token),
         )  # fmt: skip
         self.mirror = Mirror(settings.traffic.mirror, upstream, self.metrics.traffic, ids=ids, tasks=self._tasks)
-        engines = EngineTarget(proxy.serve, self.prefix.prepare, settings.continuation)
+        outputs = OutputEstimator()
+        self.gate = Gate(
+            settings.admission, proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
+            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
+            metrics=self.metrics.admission, clock=clock, tasks=self._tasks,
+        )  # fmt: skip
+        self.limits = RateLimits(
+            settings.rate_limits, outputs=outputs, exceeded=self.metrics.admission.limited, clock=clock
+        )
+        engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
         targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
         journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)
         self.gateway = Gateway(
             settings, journey, lambda: self.keeper.table if self.keeper.synced else None,
-            identity=self.identity, metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
+            identity=self.identity, limits=self.limits, metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
         self._started = False

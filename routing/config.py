@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hekla.routing.admission.settings import AdmissionSettings
 from hekla.routing.continuation.settings import ContinuationSettings
 from hekla.routing.identity.settings import IdentitySettings
+from hekla.routing.limits.settings import RateLimitSettings
 from hekla.routing.prefix.settings import PrefixSettings
 from hekla.routing.traffic.settings import TrafficSettings
 
@@ -190,6 +192,8 @@ class RoutingSettings:
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     prefix: PrefixSettings = field(default_factory=PrefixSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    rate_limits: RateLimitSettings = field(default_factory=RateLimitSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
     owned_by: str = "hekla"

@@ -14,6 +14,7 @@ from hekla.routing.body import MalformedBody
 from hekla.routing.config import RoutingSettings
 from hekla.routing.exchange import BodyPool, ClientGone, Departure, Exchange, HeldBytes
 from hekla.routing.identity.service import Identity
+from hekla.routing.limits.service import RateLimits
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
 from hekla.routing.openai_api import parse_request, route_not_found, table_not_read
 from hekla.routing.refusal import Refusal
@@ -35,11 +36,12 @@ LOGGED_MODEL_CHARS_MAX = 256
 class Gateway:
     def __init__(
         self, settings: RoutingSettings, journey: Journey, table: Callable[[], RoutingTable | None], *,
-        identity: Identity, metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids, tasks: TaskOwner,
+        identity: Identity, limits: RateLimits, metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids,
+        tasks: TaskOwner,
     ) -> None:  # fmt: skip
         self._settings, self._journey, self._table = settings, journey, table
         self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
-        self._identity = identity
+        self._identity, self._limits = identity, limits
         self.in_flight = 0
         self.bodies = BodyPool(settings)
 
@@ -105,7 +107,8 @@ class Gateway:
             exchange.estimated_tokens = view.estimated_tokens
         except MalformedBody as error:
             raise malformed(error) from error
-        with self._metrics.child(self._metrics.downstream, model).track_inprogress():
+        in_progress = self._metrics.child(self._metrics.downstream, model).track_inprogress()
+        with in_progress, self._limits.hold(exchange, view):
             await self._journey.serve(exchange, view, table)
 
     def account(self, exchange: Exchange) -> None:

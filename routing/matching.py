@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hekla.platform.api.meta import Json
 from hekla.platform.api.patterns import Pattern, compiled
 from hekla.routing.backend import ServerKey
+from hekla.routing.limits.rules import route_rule
+from hekla.routing.limits.settings import LimitRule
 from hekla.routing.traffic.sessions import SessionPolicy, policy_of
 from hekla.routing.traffic.sticky import rendezvous
 
@@ -99,6 +101,7 @@ class Route:
     created: tuple[str, int, str]
     """Sorts the oldest first."""
     sticky: SessionPolicy | None = None
+    rate_limit: LimitRule | None = None
 
     def rule_for(self, model: str, path: str, headers: Mapping[str, str]) -> Rule | None:
         return next((rule for rule in self.rules if rule.matches(model, path, headers)), None)
@@ -119,6 +122,7 @@ def route_of(obj: Json) -> Route:
         adapters=tuple(spec.get("loraAdapters") or ()),
         rules=tuple(_rule_of(f"spec.rules[{i}]", rule) for i, rule in enumerate(spec.get("rules") or ())),
         sticky=policy_of(spec.get("sessionSticky")),
+        rate_limit=route_rule(f"{namespace}/{meta['name']}", spec),
         created=(meta.get("creationTimestamp") or "", int(version) if version.isdigit() else 0, meta["name"]),
     )
 

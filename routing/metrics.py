@@ -11,6 +11,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
+from hekla.routing.admission.metrics import AdmissionMetrics
 from hekla.routing.exchange import Exchange
 from hekla.routing.histogram import LoopHistogram
 from hekla.routing.traffic.metrics import TrafficMetrics
@@ -55,6 +56,7 @@ class RouterMetrics:
         self.table_synced = g("table_synced", "1 once routes, servers and engines have been listed", ())
         self.log_dropped = c("access_log_dropped_lines_total", "Access log lines dropped behind a slow output", ())
         self.traffic = TrafficMetrics(self._counter, self._gauge)
+        self.admission = AdmissionMetrics(self._counter, self._gauge, self._histogram)
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self._meters: dict[str, Meter] = {}
         self._dropped_before = 0

@@ -8,12 +8,13 @@ reached the client and the engine dies, `hekla.routing.continuation` has another
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import NoReturn
 
 import aiohttp
 
 from hekla.platform.base.clock import Clock
+from hekla.routing.admission.interface import PLANNED
 from hekla.routing.backend import ModelServer, RetryPolicy, ServerKey
 from hekla.routing.body import Body
 from hekla.routing.call import Call
@@ -108,6 +109,9 @@ class Proxy:
 
     def _plan(self, call: Call) -> Plan:
         view, retry_after_s = call.view, self._settings.retry_after_s
+        planned: Plan | None = view.memo.pop(PLANNED, None)
+        if planned is not None and not call.tried:
+            return planned
         view.now_s = self._clock.monotonic()
         try:
             try:
@@ -128,10 +132,19 @@ class Proxy:
             message = f"every engine of the model {view.model!r} is busy; try again later"
             raise Refusal(429, message, kind="scheduling", code="engines_busy", retry_after_s=retry_after_s) from busy
 
+    def plan_first(self, exchange: Exchange, server: ModelServer, view: LazyView) -> Plan:
+        """What a first try now (`view.now_s`) would be. Raises NothingReady, AllTried or Busy."""
+        return self._plan_without((), exchange, server, view)
+
     def _choose(self, call: Call) -> Plan:
-        server, view, meter = call.server, call.view, self._metrics.plugin_meter(call.view.model)
+        return self._plan_without(call.tried, call.exchange, call.server, call.view)
+
+    def _plan_without(
+        self, tried: Collection[str], exchange: Exchange, server: ModelServer, view: LazyView
+    ) -> Plan:
+        meter = self._metrics.plugin_meter(view.model)
         return self._traffic.choose(
-            server, call.exchange.match, call.tried, view.now_s,
+            server, exchange.match, tried, view.now_s,
             plan=lambda tried: self._dispatcher.plan(server, view, tried, meter),
         )  # fmt: skip
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+PLANNED = "admission.plan"
+"""Key of a request's memo: the plan it was admitted with, for its first try."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

@@ -62,6 +62,8 @@ class AdmissionSettings:
     """Bytes of bodies that may wait for one model."""
     timeout_s: float = 60.0
     """Longest wait; then 429. A minute is what clients' libraries grant, and the reference's default."""
+    poll_s: float = 0.05
+    """How often a queue is looked at while nothing ends: what else frees an engine is other replicas' doing."""
     input_weight: float = 1.0
     """What one uncached prompt token costs in service."""
     output_weight: float = 2.0
@@ -93,8 +95,9 @@ class AdmissionSettings:
             _at_least(f"admission.{name}", getattr(self, name), 0)
         _at_least("admission.per_engine_max", self.per_engine_max, 0)
         _at_least("admission.retry_after_max_s", self.retry_after_max_s, 1)
-        if self.timeout_s <= 0:
-            raise ValueError(f"admission.timeout_s is {self.timeout_s}; allowed: above 0")
+        for name in ("timeout_s", "poll_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"admission.{name} is {getattr(self, name)}; allowed: above 0")
 
     def cost(self, uncached_tokens: int, output_tokens: int) -> float:
         """Service in weighted tokens."""
