@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from hekla.platform.base.clock import Clock
-from hekla.platform.base.errors import Unavailable
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.identity.bearer_tokens import KeySet, key_set_of
 from hekla.routing.identity.settings import IdentitySettings, JwtSettings
@@ -69,7 +68,7 @@ class IssuerKeys:
             if document != self._document:
                 self.keys, self.version = key_set_of(document), self.version + 1
                 self._document = document
-        except (Unavailable, ValueError, msgspec.DecodeError) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever an issuer answers, it must not end the reading
             self.failures += 1
             logger.warning("the keys of %s can't be read (%s); the last ones stay", self._issuer.issuer, error)
         finally:
