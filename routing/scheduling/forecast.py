@@ -161,7 +161,7 @@ class Forecaster:
         capacity, held = speed[rate.KV_CAPACITY], loads[col.KV]
         is_known = capacity > 0
         room = np.where(is_known, capacity, 1.0)
-        reported = np.nan_to_num(loads[col.KV_USAGE], nan=0.0)
+        reported = np.fmax(loads[col.KV_USAGE], 0.0)  # fmax passes over what is unknown (NaN)
         f.kv_share = np.where(is_known, (held + f.uncached_tokens) / room, reported)
         growth = (f.batch + 1) * speed[rate.OUTPUT_TOKENS] / 2
         excess = held + f.uncached_tokens + growth - self.headroom * room

@@ -32,9 +32,9 @@ def prompt_tokens(request: RequestView) -> int:
 def matched(request: RequestView, candidates: Candidates, knowledge: PrefixKnowledge) -> Vector:
     """Tokens at the prompt's start that each candidate holds, kept in the request's memo for this decision."""
     key = ("matched", id(knowledge))
-    known: tuple[Candidates, Vector] | None = request.memo.get(key)
-    if known is not None and known[0].pool is candidates.pool:
-        before, values = known
+    known: tuple[Candidates, Vector, float] | None = request.memo.get(key)
+    if known is not None and known[0].pool is candidates.pool and known[2] == request.now_s:
+        before, values, _ = known
         if before is candidates:
             return values
         if len(candidates) <= len(before):
@@ -43,5 +43,5 @@ def matched(request: RequestView, candidates: Candidates, knowledge: PrefixKnowl
                 return values[at]
     values = np.asarray(knowledge.matched_tokens(request, candidates), dtype=np.float64)
     values = np.minimum(values, prompt_tokens(request))
-    request.memo[key] = (candidates, values)
+    request.memo[key] = (candidates, values, request.now_s)
     return values

@@ -140,7 +140,7 @@ def _mapping(place: str, value: Any, allowed: Collection[str] | None) -> Mapping
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{place} is {type(value).__name__}; allowed: a mapping")
+        raise ValueError(f"{place} is {type(value).__name__}; allowed: a mapping")  # noqa: TRY004  # a bad file is a ValueError
     for key in value:
         if allowed is not None and key not in allowed:
             raise ValueError(f"{place} has {key!r}; known: {', '.join(sorted(allowed))}")
@@ -151,5 +151,5 @@ def _list(place: str, value: Any) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ValueError(f"{place} is {type(value).__name__}; allowed: a list")
+        raise ValueError(f"{place} is {type(value).__name__}; allowed: a list")  # noqa: TRY004
     return value

@@ -70,11 +70,37 @@ class ForecastErrors(NamedTuple):
     tpot: float
 
 
+class _Spread:
+    """How engines of a kind differ: the sum of their factors' logarithms, so that each is seen relative to their mean.
+
+    What all have in common is the kind's, however it was learned; a lone engine is its kind.
+    """
+
+    def __init__(self) -> None:
+        self._total, self._seen = 0.0, 0
+
+    def observe(self, fit: ScaleFit, ratio: float) -> None:
+        before, was_seen = fit.log, fit.count > 0
+        fit.observe(ratio)
+        self._total += fit.log - before
+        self._seen += (fit.count > 0) - was_seen
+
+    def leave(self, fit: ScaleFit) -> None:
+        self._total -= fit.log
+        self._seen -= fit.count > 0
+
+    def factor(self, fit: ScaleFit) -> float:
+        """1 for an engine never seen, and where the difference is within the noise."""
+        off = fit.log - self._total / self._seen if fit.count else 0.0
+        return math.exp(off) if abs(off) > NOISE else 1.0
+
+
 class _Kind:
     def __init__(self, prior: EngineRates) -> None:
         self.prior = prior
         self.first_token = LinearFit((prior.overhead_s, 1.0 / prior.prefill_tokens_s), memory=MEMORY_OBSERVATIONS)
         self.step = LinearFit(prior[2:5], memory=MEMORY_OBSERVATIONS)
+        self.prefill_spread, self.step_spread = _Spread(), _Spread()
         self.output_tokens, self.outputs = prior.output_tokens, 0
         self.ttft_error, self.ttfts = 0.0, 0
         self.tpot_error, self.tpots = 0.0, 0
@@ -118,20 +144,20 @@ class RateBook:
     def observe_first_token(self, backend: Backend, tokens: float, seconds: float) -> None:
         """`tokens` were computed until its first token, those ahead of it in the queue included, in `seconds`."""
         engine = self._engine(backend)
-        fit, factor = engine.kind.first_token, engine.prefill.factor
+        fit, spread = engine.kind.first_token, engine.kind.prefill_spread
         causes = (1.0, max(tokens, 0.0))
         if tokens >= PREFILL_TOKENS_MIN:
-            engine.prefill.observe(seconds / max(fit.predict(causes), 1e-9))
-        fit.observe(causes, seconds / factor)
+            spread.observe(engine.prefill, seconds / max(fit.predict(causes), 1e-9))
+        fit.observe(causes, seconds / spread.factor(engine.prefill))
         self._publish(engine)
 
     def observe_step(self, backend: Backend, requests: float, context_tokens: float, seconds: float) -> None:
         """Output tokens came `seconds` apart while the batch held so many requests and tokens of context."""
         engine = self._engine(backend)
-        fit, factor = engine.kind.step, engine.step.factor
+        fit, spread = engine.kind.step, engine.kind.step_spread
         causes = (1.0, max(requests, 0.0), max(context_tokens, 0.0))
-        engine.step.observe(seconds / max(fit.predict(causes), 1e-9))
-        fit.observe(causes, seconds / factor)
+        spread.observe(engine.step, seconds / max(fit.predict(causes), 1e-9))
+        fit.observe(causes, seconds / spread.factor(engine.step))
         self._publish(engine)
 
     def observe_output(self, backend: Backend, tokens: int) -> None:
@@ -168,6 +194,8 @@ class RateBook:
         for key in gone:
             engine = self._engines.pop(key)
             engine.kind.engines.pop(key, None)
+            engine.kind.prefill_spread.leave(engine.prefill)
+            engine.kind.step_spread.leave(engine.step)
             engine.kind.rows = None
             self._free.append(engine.row)
         if gone:
@@ -200,10 +228,11 @@ class RateBook:
         All of the kind at once: were only the engine observed brought up to date, equals would differ by age.
         """
         kind = engine.kind
-        self._factors[:, engine.row] = _believed(engine.prefill), _believed(engine.step)
         self._table[KV_CAPACITY, engine.row] = engine.kv_capacity
         if kind.rows is None:
             kind.rows = np.array([e.row for e in kind.engines.values()], dtype=np.int64)
+        own = kind.prefill_spread.factor(engine.prefill), kind.step_spread.factor(engine.step)
+        self._factors[:, engine.row] = own
         overhead_s, prefill_s = kind.first_token.coefficients
         slower, longer = self._factors[:, kind.rows]
         table, rows = self._table, kind.rows
@@ -211,7 +240,3 @@ class RateBook:
         for column, seconds in zip((STEP_BASE_S, STEP_REQUEST_S, STEP_CONTEXT_S), kind.step.coefficients, strict=True):
             table[column, rows] = seconds * longer
         table[OUTPUT_TOKENS, rows] = kind.output_tokens
-
-
-def _believed(fit: ScaleFit) -> float:
-    return fit.factor if abs(fit.log) > NOISE else 1.0

@@ -47,7 +47,7 @@ class ScaleFit:
         off = min(max(math.log(ratio) - self.log, -reach), reach)
         step = max(1.0 / (self.count + self._prior_weight), 1.0 / self._memory)
         self.log = min(max(self.log + step * off, -LOG_MAX), LOG_MAX)
-        self.deviation = max(self.deviation + step * (abs(off) - self.deviation), DEVIATION_MIN)
+        self.deviation = min(max(self.deviation + step * (abs(off) - self.deviation), DEVIATION_MIN), LOG_MAX)
 
 
 class LinearFit:
@@ -57,8 +57,8 @@ class LinearFit:
     right shape and the wrong size is corrected by a handful of observations.
     """
 
-    PRIOR_WEIGHT = 4.0
-    """Observations the prior's shape counts for."""
+    PRIOR_WEIGHT = 2.0
+    """Observations the prior's shape counts for, each as telling of every cause as the mean observation."""
     SOLVED_EACH_UNTIL = 32
     SOLVED_EVERY = 8
     """At first each observation is worth a new solution; later one in eight is."""
@@ -70,6 +70,8 @@ class LinearFit:
         self._residual = ScaleFit(prior_weight=1.0, memory=memory)
         size = len(self._prior)
         self._squares, self._products = np.zeros((size, size)), np.zeros(size)
+        self._weight = 0.0
+        """How many observations are remembered."""
         self.coefficients: tuple[float, ...] = tuple(self._prior.tolist())
 
     @property
@@ -93,13 +95,14 @@ class LinearFit:
         weight = 1.0 / max(predicted, believed) ** 2
         self._squares = self._squares * self._keep + weight * np.outer(x, x)
         self._products = self._products * self._keep + weight * believed * x
+        self._weight = self._weight * self._keep + 1.0
         if self.count <= self.SOLVED_EACH_UNTIL or self.count % self.SOLVED_EVERY == 0:
             self._solve()
 
     def _solve(self) -> None:
         """Ridge towards the scaled prior; a coefficient that would be negative is 0 and the rest is solved again."""
         prior = self._prior * self._scale.factor
-        pull = self.PRIOR_WEIGHT / prior**2
+        pull = self.PRIOR_WEIGHT * np.diag(self._squares) / self._weight + 1e-6 / prior**2
         squares, products = self._squares + np.diag(pull), self._products + pull * prior
         free = np.ones(len(prior), dtype=bool)
         found = np.zeros(len(prior))

@@ -28,6 +28,6 @@ class KvUsage:
         among = Candidates.of(candidates)
         capacity = self._rates.vectors(among)[rate.KV_CAPACITY]
         held = np.where(capacity > 0, among.loads[col.KV] / np.maximum(capacity, 1.0), 0.0)
-        reported = np.nan_to_num(among.loads[col.KV_USAGE], nan=0.0)
+        reported = np.fmax(among.loads[col.KV_USAGE], 0.0)  # fmax passes over what is unknown (NaN)
         free: Vector = 1.0 - np.clip(np.maximum(held, reported), 0.0, 1.0)
         return free

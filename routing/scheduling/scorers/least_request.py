@@ -35,5 +35,5 @@ class LeastRequest:
 
 def base(in_flight: Vector, running: Vector) -> Vector:
     """NaN: not known how many run."""
-    waiting: Vector = np.nan_to_num(np.maximum(in_flight - running, 0.0), nan=0.0)
+    waiting: Vector = np.fmax(in_flight - running, 0.0)
     return in_flight + WAITING_WEIGHT * waiting
