@@ -35,8 +35,8 @@ class InFlightCredit:
         slot, block_size, blocks = mark
         step = self._step(block_size)
         marks = blocks[step - 1 :: step]
-        memo.setdefault(f"{key}.credit", {}).setdefault(engine, []).append((slot, marks))
         counts, bits, bit = self._counts.setdefault(slot, {}), self._presence.bits, 1 << slot
+        memo.setdefault(f"{key}.credit", {}).setdefault(engine, []).append((slot, marks, counts))
         for block in marks:
             counts[block] = counts.get(block, 0) + 1
             bits[block] = bits.get(block, 0) | bit
@@ -45,8 +45,9 @@ class InFlightCredit:
         given = memo.get(f"{key}.credit", {}).get(engine)
         if not given:
             return
-        slot, marks = given.pop()
-        counts = self._counts.get(slot, {})
+        slot, marks, counts = given.pop()
+        if self._counts.get(slot) is not counts:
+            return  # the engine was forgotten meanwhile, and the slot may be another's
         for block in marks:
             left = counts.get(block, 0) - 1
             if left > 0:

@@ -62,7 +62,7 @@ def _named(event: Any) -> tuple[str, Mapping[str, Any]]:
     if isinstance(event, dict):
         return event["type"], event
     kind, *values = event
-    return kind, dict(zip(_FIELDS[kind], values, strict=False))
+    return kind, dict(zip(_FIELDS.get(kind, ()), values, strict=False))
 
 
 def _finished(events: Iterable[tuple[str, Mapping[str, Any]]], hasher: BlockHasher) -> list[Event]:

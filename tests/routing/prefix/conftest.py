@@ -98,7 +98,7 @@ class Filled:
         return list(found)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kit() -> type[Kit]:
     return Kit
 
