@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
     add("--arms", nargs="+", choices=list(ARMS), default=[], help="default: those that the claims need")
     add("--all", action="store_true", help="every arm, each of hekla's single policies among them")
     add("--workloads", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    add("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    add("--seeds", nargs="*", type=int, default=[1, 2, 3])
     add("--resume", type=Path, help="file of runs to go on from, made when it is not there")
     add("--scale", type=float, default=1.0, help="share of each group's prompts that is sent: for a quick look")
     add("--engines", choices=["vllm", "simulated"], default="vllm", help="simulated: a rehearsal without vLLM")
