@@ -106,7 +106,9 @@ class Ledger:
             del self._own[subject]  # the object is gone, and its budgets with it
             self._untold.discard(subject)
 
-    def _learn_of(self, subject: Subject, replica: str, entries: Mapping[str, Spent], begins: Mapping[Any, int]) -> None:
+    def _learn_of(
+        self, subject: Subject, replica: str, entries: Mapping[str, Spent], begins: Mapping[Any, int]
+    ) -> None:
         # A replica whose clock is ahead may be in the next window already.
         live = {key: spent for key, spent in entries.items() if spent.begin_s >= begins.get(_window_of(key), inf)}
         for key, spent in live.items():

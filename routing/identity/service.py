@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from hekla.platform.api.meta import ref_of
+from hekla.platform.api.meta import Json, Ref
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
 from hekla.platform.base.tasks import TaskOwner
@@ -17,7 +18,8 @@ from hekla.routing.following import Follower, Objects
 from hekla.routing.identity import refusals
 from hekla.routing.identity.authenticator import Doorkeeper, OpenDoor
 from hekla.routing.identity.budgets import Ledger
-from hekla.routing.identity.directory import Directory, build_directory
+from hekla.routing.identity.directory import Directory
+from hekla.routing.identity.directory_building import DirectoryBuilder
 from hekla.routing.identity.interface import INFERENCE, Authenticator, Caller, Subject
 from hekla.routing.identity.jwks import Fetch, Jwks
 from hekla.routing.identity.metrics import IdentityMetrics
@@ -42,6 +44,8 @@ class Identity:
         self.settings, self._clock = settings.identity, clock
         self.is_on = self.settings.mode != "off"
         self.directory: Directory | None = None
+        self._builder = DirectoryBuilder()
+        self._seen: Mapping[Ref, Json] = {}
         self.jwks = Jwks(self.settings, fetch, clock)
         self.ledger = Ledger(ids.uid())
         self._door: Authenticator = OpenDoor()
@@ -115,21 +119,32 @@ class Identity:
             self.ledger.charge(caller, exchange.model, usage, price, self._clock.now())
 
     def _learn(self, objects: Objects) -> None:
-        built = build_directory(*(objects[kind].values() for kind in KINDS))
+        seen = {ref: obj for kind in KINDS for ref, obj in objects[kind].items()}
+        if self.directory is None or not _say_the_same(seen, self._seen):
+            self._take(self._builder.build(*(objects[kind].values() for kind in KINDS)))
+        self._seen = seen
+        usages: dict[Subject, Any] = {}
+        for kind in ("Tenant", "ApiKey"):
+            for ref, obj in objects[kind].items():
+                usages[Subject(ref.kind, ref.namespace, ref.name)] = (obj.get("status") or {}).get("usage") or {}
+        self.ledger.learn(usages, self._clock.now())
+
+    def _take(self, built: Directory) -> None:
         known: Any = self.directory.problems if self.directory is not None else {}
         for name in built.problems.keys() - known.keys():
             logger.warning("left out of identity: %s: %s", name, built.problems[name])
         if built != self.directory:
             self.directory = built
-        usages: dict[Subject, Any] = {}
-        for kind in ("Tenant", "ApiKey"):
-            for obj in objects[kind].values():
-                ref = ref_of(obj)
-                status = obj.get("status") or {}
-                usages[Subject(ref.kind, ref.namespace, ref.name)] = status.get("usage") or {}
-        self.ledger.learn(usages, self._clock.now())
 
     def __repr__(self) -> str:
         return f"Identity(mode={self.settings.mode!r}, {self.directory!r})"
 
 
+def _say_the_same(new: Mapping[Ref, Json], old: Mapping[Ref, Json]) -> bool:
+    """True when nothing but statuses differs: every few seconds replicas write there what was spent."""
+    return new.keys() == old.keys() and all(obj is old[ref] or _is_same(obj, old[ref]) for ref, obj in new.items())
+
+
+def _is_same(new: Json, old: Json) -> bool:
+    metas = [{**obj["metadata"], "resourceVersion": ""} for obj in (new, old)]
+    return bool(new.get("spec") == old.get("spec") and metas[0] == metas[1])

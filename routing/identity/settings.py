@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -68,7 +69,9 @@ class Price:
 
     def __post_init__(self) -> None:
         for name in ("input", "cached", "output"):
-            _at_least(f"identity.prices[{self.model}].{name}", getattr(self, name) or 0.0, 0)
+            value = getattr(self, name) or 0.0
+            if not 0 <= value < inf:
+                raise ValueError(f"identity.prices[{self.model}].{name} is {value}; allowed: 0 or more")
 
 
 @dataclass(frozen=True)

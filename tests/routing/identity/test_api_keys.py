@@ -11,7 +11,8 @@ from hekla.platform.base.errors import Unavailable
 from hekla.routing.identity.api_keys import NewKey, id_of, is_key_of, new_key
 from hekla.routing.identity.authenticator import Doorkeeper, OpenDoor
 from hekla.routing.identity.credentials import credential_of
-from hekla.routing.identity.directory import Directory, build_directory
+from hekla.routing.identity.directory import Directory
+from hekla.routing.identity.directory_building import DirectoryBuilder, build_directory
 from hekla.routing.identity.interface import ADMIN, INFERENCE
 from hekla.routing.identity.jwks import Jwks
 from hekla.routing.identity.settings import IdentitySettings
@@ -226,3 +227,26 @@ def test_judging_a_known_key_costs_microseconds(key: Make, tenant: Make, api_key
         keeper.identify(headers, NOW_S)
         took.append(perf_counter_ns() - before)
     assert min(took) < 100_000
+
+
+def test_what_was_read_of_an_object_is_kept_until_it_or_its_tenant_changes(
+    key: Make, tenant: Make, api_key: Make
+) -> None:
+    builder, mine, other = DirectoryBuilder(), api_key("a", key(1), tenant="t"), api_key("b", key(2))
+    before = builder.build([tenant("t")], [mine, other], [])
+    same = builder.build([tenant("t")], [mine, other], [])
+    changed = builder.build([tenant("t", weight=2)], [mine, {**other, "spec": {**other["spec"], "revoked": True}}], [])
+    assert same.keys[key(1).id] is before.keys[key(1).id]
+    assert changed.keys[key(1).id].caller.weight == 2
+    assert changed.keys[key(2).id].revoked
+    assert builder.build([tenant("t")], [], []).keys == {}
+
+
+@pytest.mark.parametrize("name", ["default", "anonymous"])
+def test_a_tenant_that_cannot_be_read_has_no_callers_rather_than_no_limits(
+    key: Make, tenant: Make, api_key: Make, name: str
+) -> None:
+    broken = {**tenant(name), "spec": {"weight": "heavy"}}
+    directory = build_directory([broken], [api_key("a", key(1))], [])
+    with pytest.raises(Refusal):
+        door(directory, "optional").identify(bearer(key(1)) if name == "default" else [], NOW_S)

@@ -15,7 +15,8 @@ from hekla.platform.base.clock import VirtualClock
 from hekla.platform.base.errors import Unavailable
 from hekla.routing.identity.authenticator import Doorkeeper
 from hekla.routing.identity.bearer_tokens import claim_at, key_set_of
-from hekla.routing.identity.directory import Directory, build_directory
+from hekla.routing.identity.directory import Directory
+from hekla.routing.identity.directory_building import build_directory
 from hekla.routing.identity.interface import ADMIN, Caller
 from hekla.routing.identity.jwks import Jwks
 from hekla.routing.identity.settings import IdentitySettings, JwtSettings

@@ -8,7 +8,7 @@ import pytest
 from hekla.platform.base.clock import VirtualClock, parse_rfc3339
 from hekla.platform.base.errors import Invalid
 from hekla.routing.identity.budgets import Ledger, cost_nanos
-from hekla.routing.identity.directory import build_directory
+from hekla.routing.identity.directory_building import build_directory
 from hekla.routing.identity.interface import Budget, Caller, Subject, Window
 from hekla.routing.identity.settings import IdentitySettings, Price
 from hekla.routing.identity.usage_reports import FakeUsageSink, UsageReporter
