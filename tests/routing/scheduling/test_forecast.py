@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from hekla.routing.config import SchedulingSettings
 from hekla.routing.load import Counts
 
 
@@ -59,8 +62,6 @@ def test_a_capacity_that_is_not_known_makes_nobody_wait(sched: Any) -> None:
 
 
 def test_several_plugins_share_one_look_up_and_one_forecast(sched: Any) -> None:
-    from hekla.routing.config import SchedulingSettings
-
     scorers = (("cost", 1.0), ("prefix-cache", 1.0), ("kv-cache", 1.0), ("prefill-times-batch", 1.0))
     bench = sched.bench(["a", "b", "c"], SchedulingSettings(scorers=scorers))
     view = sched.request()

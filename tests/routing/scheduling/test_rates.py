@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from hekla.routing.backend import Backend
+from hekla.routing.load import EngineLoad
 from hekla.routing.scheduling.candidates import Candidates, Pool
+from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.priors import MODEST, kind_of, shipped_prior
 from hekla.routing.scheduling.rates import PREFILL_S, EngineRates, RateBook
 from hekla.routing.scheduling.regression import LinearFit, ScaleFit
@@ -99,11 +101,8 @@ def test_an_engine_that_is_throttled_is_found_out() -> None:
 
 
 def test_vectors_follow_what_is_learned_and_who_is_forgotten() -> None:
-    rates, pool = book(), Pool([], None)
+    rates = book()
     backends = [engine(f"e{i}") for i in range(200)]
-    from hekla.routing.load import EngineLoad
-    from hekla.routing.scheduling.interface import Candidate
-
     pool = Pool([Candidate(backend, EngineLoad()) for backend in backends], None)
     assert rates.vectors(Candidates(pool)).shape[1] == 200
     teach(rates, backends[7], 123.0)
