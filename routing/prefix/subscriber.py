@@ -80,7 +80,7 @@ class KvEventSubscriber:
         self._order(None)
         await asyncio.to_thread(self._thread.join)
         self._bell.close()
-        self._context.term()
+        self._context.destroy(linger=0)  # the thread closed its sockets, unless it failed
         self._thread = self._bell = self._context = None
         self._news.clear()
         self._followed.clear()
@@ -208,9 +208,13 @@ class _Ears:
             counts=self._owner.counts,
         )
         line = _Line(engine, source, sub, stream)
+        try:
+            sub.connect(source.endpoint)
+        except zmq.ZMQError:
+            sub.close()
+            raise
         self._lines.setdefault(engine, []).append(line)
         self._of[sub] = line
-        sub.connect(source.endpoint)
         self._poller.register(sub, zmq.POLLIN)
         line.probe_at_s = self._now_s() + min(FIRST_PROBE_S, self._settings.probe_s)
         self._do(line, stream.probe())
@@ -275,8 +279,13 @@ class _Ears:
         line.replay_until_s = self._now_s() + self._settings.replay_timeout_s
         self._of[line.replay] = line
         self._poller.register(line.replay, zmq.POLLIN)
-        line.replay.connect(line.source.replay_endpoint)
-        line.replay.send_multipart((b"", first.to_bytes(8, "big")))
+        try:
+            line.replay.connect(line.source.replay_endpoint)
+            line.replay.send_multipart((b"", first.to_bytes(8, "big")), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            logger.warning("%s can't be asked for past KV events: %s", line.engine, error)
+            self._end_replay(line)
+            self._do(line, line.stream.replay_failed())
 
     def _end_replay(self, line: _Line) -> None:
         if line.replay is not None:
