@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with two limits it lacks: how large a request's head may be, and how long it may take.
+"""uvicorn's HTTP protocol with limits it lacks: a head's size and time, a client that never reads, how many connect.
 
-The parser holds a head that is not whole in memory, and a connection that never sends one is open for ever; neither
-is seen by an ASGI application.
+The parser holds a head that is not whole in memory, a connection that never sends one is open for ever, and a client
+that takes no bytes holds its engine's stream for ever; none of it is seen by an ASGI application.
 """
 
 from __future__ import annotations
@@ -17,23 +17,51 @@ HEAD_BYTES_MAX = 64 * 2**10
 """Request line and headers: four times what proxies in front usually allow, and vLLM's server takes no more."""
 HEAD_READ_S = 30.0
 """From a connection's start, or a head's first byte, to its last: half the time given to silence within a body."""
+STALL_S = 300.0
+"""A client that does not take what fills its buffers (a few hundred kB) in this time is gone or means harm: even a person who
+reads along takes a token now and then, and what is buffered drains."""
+CONNECTIONS_MAX = 20_000
+"""Open at once: twice `limits.requests_in_flight_max`, and below the descriptors a process usually gets (65,536) with the
+engines' connections beside."""
 
 
 class BoundedHeads(HttpToolsProtocol):
     head_bytes_max = HEAD_BYTES_MAX
     head_read_s = HEAD_READ_S
+    stall_s = STALL_S
+    connections_max = CONNECTIONS_MAX
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._in_head, self._head_bytes = True, 0
         self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        if len(self.server_state.connections) > self.connections_max:
+            transport.close()  # no answer: writing one to each of a flood costs more than the flood
+            return
         self._expect_head()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is sent to."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reads_again()
+
+    def _reads_again(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._reads_again()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -22,6 +22,11 @@ class Impatient(BoundedHeads):
     head_read_s = 0.2
 
 
+class Strict(BoundedHeads):
+    stall_s = 0.2
+    connections_max = 2
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     body = b""
     while True:
@@ -95,3 +100,46 @@ async def test_pipelined_requests_are_answered_in_order(listener: Listener) -> N
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         assert await reader.readexactly(2) == b"hi"
     writer.close()
+
+
+async def test_a_client_that_never_reads_is_let_go() -> None:
+    left = asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not left.is_set():
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            if await _has_left(receive):
+                left.set()
+
+    async def _has_left(receive: Any) -> bool:
+        try:
+            async with asyncio.timeout(0.001):
+                return bool((await receive())["type"] == "http.disconnect")
+        except TimeoutError:
+            return False
+
+    listener = await serve(endless, "127.0.0.1", 0, protocol=Strict)
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        await left.wait()
+    writer.transport.abort()
+    await listener.stop()
+
+
+async def test_more_connections_than_the_listener_takes_are_closed_and_those_it_has_go_on() -> None:
+    listener = await serve(echo, "127.0.0.1", 0, protocol=Strict)
+    kept = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(2)]
+    reader, writer = kept[0]
+    writer.write(REQUEST)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    one_too_many, third = await asyncio.open_connection("127.0.0.1", listener.port)
+    async with asyncio.timeout(30):
+        assert await one_too_many.read() == b""
+    writer.write(REQUEST)
+    assert await reader.readuntil(b"HTTP/1.1 200")
+    for _, other in (*kept, (one_too_many, third)):
+        other.close()
+    await listener.stop()
