@@ -108,7 +108,7 @@ class Ingress:
         )  # fmt: skip
         self.scraper = EngineScraper(
             self.loads, self._engines, self._page, settings.scrape, clock=clock, ids=ids,
-            count=lambda outcome: self.metrics.child(self.metrics.scrapes, outcome).inc(),
+            count=lambda outcome: self.metrics.child(self.metrics.scrapes, outcome).inc(), on_capacity=self._capacity,
         )  # fmt: skip
         self._tasks = TaskOwner("ingress")
         self.prefix = PrefixService(
@@ -139,6 +139,7 @@ class Ingress:
         self.limits = RateLimits(
             settings.rate_limits, outputs=outputs, exceeded=self.metrics.admission.limited, clock=clock
         )
+        self.gossip.sharing = self.limits.ledger
         engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
         targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
         journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)
@@ -288,6 +289,10 @@ class Ingress:
         self.loads.forget(known)
         self.scheduling.dispatcher.forget(known)
         self.prefix.took_engines(self._engines())
+
+    def _capacity(self, backend: Backend, tokens: int) -> None:
+        self.scheduling.learn_capacity(backend, tokens)
+        self.prefix.approximate.set_capacity(backend.key, tokens)
 
     def _engines(self) -> Iterable[Backend]:
         return (backend for server in self.keeper.table.servers.values() for backend in server.backends)

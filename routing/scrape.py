@@ -32,9 +32,10 @@ class EngineScraper:
     def __init__(
         self, loads: LoadBook, engines: Callable[[], Iterable[Backend]], fetch: FetchPage, settings: ScrapeSettings, *,
         clock: Clock, ids: Ids, count: Callable[[str], None] = lambda outcome: None,
+        on_capacity: Callable[[Backend, int], None] = lambda engine, tokens: None,
     ) -> None:  # fmt: skip
         self._loads, self._engines, self._fetch, self._settings = loads, engines, fetch, settings
-        self._clock, self._ids, self._count = clock, ids, count
+        self._clock, self._ids, self._count, self._on_capacity = clock, ids, count, on_capacity
         self._asked: set[str] = set()
         self._heard: dict[str, tuple[float, int]] = {}
         """When it was asked, and how many waited."""
@@ -65,6 +66,8 @@ class EngineScraper:
                 asked_s = self._clock.monotonic()
                 report = parse_report(await self._fetch(engine.url + "/metrics"))
             self._take(engine.key, report, asked_s)
+            if report.kv_capacity_tokens:
+                self._on_capacity(engine, report.kv_capacity_tokens)
             self._count("ok" if report != Report() else "empty")
         except Unavailable as error:
             self._count("failed")
@@ -77,6 +80,7 @@ class EngineScraper:
         before = self._heard.get(key)
         # The page is as old as the question, should the answer have taken long.
         self._heard[key] = (asked_s, report.waiting or 0)
+        self._loads.report_memory(key, report.kv_usage, report.adapters)
         if before is not None:
             waiting = None if report.waiting is None else min(report.waiting, before[1])
             self._loads.report(key, report.running, waiting)
@@ -87,3 +91,4 @@ class EngineScraper:
         for key in [key for key, (heard_s, _) in self._heard.items() if heard_s < oldest_s or key in gone]:
             del self._heard[key]
             self._loads.report(key, None, None)
+            self._loads.report_memory(key, None, None)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from hekla.platform.base.clock import Clock
+from hekla.routing.backend import Backend
 from hekla.routing.config import LimitSettings, SchedulingSettings
 from hekla.routing.disaggregation import Planner
 from hekla.routing.load import LoadBook
@@ -53,6 +54,10 @@ class SchedulingService:
     async def stop(self) -> None:
         if self.reloader is not None:
             await self.reloader.stop()
+
+    def learn_capacity(self, backend: Backend, tokens: int) -> None:
+        """The engine says how many tokens its KV cache holds."""
+        self.rates.learn_capacity(backend, tokens)
 
     def _use(self, config: ConfigFile) -> None:
         profile = build_profile(config.scheduling, self._limits, self._parts)

@@ -13,7 +13,7 @@ from hekla.platform.base.ids import SeededIds
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings, ScrapeSettings
 from hekla.routing.engine_metrics import Report, parse_report
-from hekla.routing.load import LoadBook
+from hekla.routing.load import AdapterState, LoadBook
 from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.scorers.least_request import LeastRequest
 from hekla.routing.scrape import EngineScraper
@@ -190,3 +190,40 @@ async def test_an_engine_that_reports_a_queue_gets_no_more_requests(
     for _ in range(10):
         assert (await site.post())[0] == 200
     assert [r.path for r in full.requests if r.path != "/metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "report"),
+    [
+        (b'vllm:kv_cache_usage_perc{engine="0"} 0.25\n', Report(kv_usage=0.25)),
+        (b'vllm:kv_cache_usage_perc{engine="0"} 0.2\nvllm:kv_cache_usage_perc{engine="1"} 0.6\n', Report(kv_usage=0.4)),
+        (b"ray_vllm_gpu_cache_usage_perc 1.5\n", Report(kv_usage=1.0)),
+        (b'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1\n', Report(kv_capacity_tokens=16_000)),
+        ((b'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="10"} 1\n'
+          b'vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="10"} 1\n'), Report(kv_capacity_tokens=320)),
+        (b'vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1\n', Report()),
+        (b"sglang:token_usage 0.5\nsglang:max_total_num_tokens 4096\n", Report(kv_usage=0.5, kv_capacity_tokens=4096)),
+        ((b'vllm:lora_requests_info{max_lora="2",running_lora_adapters="old",waiting_lora_adapters=""} 10\n'
+          b'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a, b",waiting_lora_adapters="c"} 20\n'),
+         Report(adapters=AdapterState(frozenset({"a", "b"}), frozenset({"c"}), 2))),
+        (b'vllm:lora_requests_info{max_lora="x"} 10\n', Report(adapters=AdapterState())),
+    ],
+)  # fmt: skip
+def test_memory_and_adapters_are_read_from_every_engines_page(page: bytes, report: Report) -> None:
+    assert parse_report(page) == report
+
+
+async def test_an_engines_capacity_and_memory_are_taken_up() -> None:
+    page = PAGE + b'vllm:kv_cache_usage_perc 0.5\nvllm:cache_config_info{block_size="16",num_gpu_blocks="64"} 1\n'
+    pages = Pages(a=page)
+    rig = Rig(pages, "a")
+    told: list[tuple[str, int]] = []
+    rig.scraper = EngineScraper(
+        rig.loads, lambda: rig.engines, pages.fetch, ScrapeSettings(), clock=rig.clock, ids=SeededIds(4),
+        on_capacity=lambda engine, tokens: told.append((engine.key, tokens)),
+    )  # fmt: skip
+    await rig.scraper.start()
+    await rig.clock.advance(3)
+    assert rig.loads.load("a").kv_usage == 0.5
+    assert ("a", 1024) in told
+    await rig.scraper.stop()
