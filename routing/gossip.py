@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import GossipSettings
+from hekla.routing.limits.sharing import Entry
 from hekla.routing.load import Counts, LoadBook
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ Address = tuple[str, int]
 SIGNATURE_BYTES = 16
 _ENVELOPE_BYTES = 96
 """Room for sender, sequence number and signature in a datagram."""
+_BUDGET_BYTES = 28
+"""An `Entry`: three numbers of nine bytes, and the list's own."""
 
 
 WIRE_VERSION = 2
@@ -37,6 +42,8 @@ class Datagram(msgspec.Struct, array_like=True):
     sequence: int
     counts: dict[str, tuple[int, int, int, int, int]]
     """By engine, the fields of `Counts`."""
+    budgets: list[Entry] = []
+    """What the sender has taken of limits that all replicas share."""
 
 
 _decoder = msgspec.msgpack.Decoder(Datagram)
@@ -71,6 +78,8 @@ def unpack(data: bytes, settings: GossipSettings) -> Datagram:
         raise ValueError(f"its version is {datagram.version}, not {WIRE_VERSION}")
     if any(min(count) < 0 for count in datagram.counts.values()):
         raise ValueError("a count is negative")
+    if not all(math.isfinite(entry.total) and math.isfinite(entry.used) for entry in datagram.budgets):
+        raise ValueError("a budget's number is none")
     return datagram
 
 
@@ -83,6 +92,16 @@ def _signature(payload: bytes, key: str) -> bytes:
     return hmac.digest(key.encode() or b"hekla", payload, "sha256")[:SIGNATURE_BYTES]
 
 
+class Sharing(Protocol):
+    """What else is told: `hekla.routing.limits.sharing.Ledger`."""
+
+    replicas: int
+
+    def news(self, now_s: float, count_max: int) -> list[Entry]: ...
+    def repeat(self, now_s: float, count_max: int) -> list[Entry]: ...
+    def hear(self, sender: str, entries: Iterable[Entry], now_s: float) -> None: ...
+
+
 class Gossip(asyncio.DatagramProtocol):
     """`peers` gives the other replicas' addresses at any time; an own address among them does no harm."""
 
@@ -93,6 +112,8 @@ class Gossip(asyncio.DatagramProtocol):
         self._loads, self._peers, self._settings = loads, peers, settings
         self._clock, self._sender, self._count = clock, sender, count
         self._sequence = 0
+        self.sharing: Sharing | None = None
+        """Set before `start`."""
         self._told: dict[str, float] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._tasks = TaskOwner("gossip")
@@ -125,6 +146,8 @@ class Gossip(asyncio.DatagramProtocol):
             return
         counts = {engine: Counts(*count) for engine, count in datagram.counts.items()}
         self._loads.apply_peer(datagram.sender, datagram.sequence, counts, now_s=self._clock.monotonic())
+        if self.sharing is not None:
+            self.sharing.hear(datagram.sender, datagram.budgets, self._clock.monotonic())
         self._count("received", "ok")
 
     def error_received(self, exc: Exception) -> None:
@@ -137,6 +160,9 @@ class Gossip(asyncio.DatagramProtocol):
                 changed = list(self._loads.changed)
                 self._loads.changed.clear()
                 self._tell({engine: self._loads.load(engine).own for engine in changed})
+            if self.sharing is not None:
+                while news := self.sharing.news(self._clock.monotonic(), self._budgets_max):
+                    self._tell_budgets(self.sharing, news)
 
     async def _tell_all(self) -> None:
         while True:
@@ -147,6 +173,24 @@ class Gossip(asyncio.DatagramProtocol):
             zeros = [engine for engine, told_s in self._told.items() if told_s > now_s - self._settings.expiry_s]
             self._told = {engine: self._told[engine] for engine in zeros}
             self._tell({**dict.fromkeys(zeros, Counts()), **self._loads.own()}, is_news=False)
+            if self.sharing is not None:
+                # Even an empty list is a sign of life.
+                self._tell_budgets(self.sharing, self.sharing.repeat(now_s, self._budgets_max))
+
+    @property
+    def _budgets_max(self) -> int:
+        return (self._settings.datagram_bytes_max - _ENVELOPE_BYTES) // _BUDGET_BYTES
+
+    def _tell_budgets(self, sharing: Sharing, entries: list[Entry]) -> None:
+        peers = list(self._peers())
+        sharing.replicas = 1 + len(peers)
+        if self._transport is None:
+            return
+        self._sequence += 1
+        datagram = _sealed(Datagram(WIRE_VERSION, self._sender, self._sequence, {}, entries), self._settings.key)
+        for peer in peers:
+            self._transport.sendto(datagram, peer)
+            self._count("sent", "ok")
 
     def _tell(self, counts: dict[str, Counts], *, is_news: bool = True) -> None:
         if is_news:
