@@ -175,7 +175,9 @@ class Proxy:
     async def _attempt(self, call: Call, plan: Plan) -> None:
         """One try. Raises AttemptFailed while the client has got nothing."""
         exchange, body = call.exchange, call.view.body
-        exchange.upstream_started_s, exchange.first_byte_s = self._clock.monotonic(), None
+        now_s = exchange.upstream_started_s = self._clock.monotonic()
+        exchange.first_byte_s = None
+        self._traffic.goes_to(call.server, exchange.match, plan.server.backend.key, now_s)
         if plan.prefill is None:
             with self._trips.begin(call, plan.server) as trip:
                 await self._ask(call, plan.server, body, trip, self._relay.relay)
@@ -211,7 +213,9 @@ class Proxy:
         active.inc()
         exchange.backend, exchange.upstream_status = backend.key, 0
         limits = self._traffic.deadlines(call.server, None, exchange.started_s)
-        verdict = call.verdict = self._traffic.health.begin(call.server, backend.key, self._clock.monotonic())
+        verdict = call.verdict = self._traffic.health.begin(
+            call.server, backend.key, self._clock.monotonic(), trip.forecast_s
+        )
         try:
             response = await self._upstream.post(
                 backend.key, backend.url + call.target, headers=call.headers, body=body.raw,

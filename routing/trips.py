@@ -38,6 +38,11 @@ class LiveTrip:
         self.progress = trip.progress
         """Called with the number of further tokens."""
 
+    @property
+    def forecast_s(self) -> float:
+        """How long its first token was thought to take."""
+        return self._trip.forecast.ttft_s
+
     def first_token(self) -> None:
         """The first byte of a stream is here."""
         if 200 <= self._call.exchange.upstream_status < 300:

@@ -30,10 +30,14 @@ class Affinity:
             return None
         return {*tried, *pool} - {home}
 
-    def went(self, server: ModelServer, match: Match | None, engine: str, now_s: float) -> None:
-        """The session's request goes to `engine`: that is where its next one should go."""
-        if match is not None and match.route.sticky is not None and match.session:
-            self._memory.remember(server.name, match.session, engine, now_s, ttl_s=match.route.sticky.ttl_s)
+    def went(self, server: ModelServer, match: Match, engine: str, now_s: float) -> bool:
+        """The session's request goes to `engine`: that is where its next one should go. True when it was its home."""
+        if match.route.sticky is None or not match.session:
+            return False
+        pool = [backend.key for backend in serving(server)]
+        was_home = self._memory.home(server.name, match.session, pool, now_s) == engine
+        self._memory.remember(server.name, match.session, engine, now_s, ttl_s=match.route.sticky.ttl_s)
+        return was_home
 
     def _is_sound(self, key: str, now_s: float) -> bool:
         load = self._load(key)

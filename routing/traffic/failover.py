@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from hekla.routing.admission.interface import Reason
 from hekla.routing.exchange import Exchange
 from hekla.routing.openai_api import server_not_found
 from hekla.routing.refusal import Refusal
@@ -15,7 +16,8 @@ from hekla.routing.view import LazyView
 
 BROKEN = frozenset({"no_ready_engine", "upstream_failed", "model_server_not_found", "provider_not_ready"})
 """Codes of refusals that say: this target can't. Nothing of its answer has reached the client."""
-BUSY = frozenset({"engines_busy", "upstream_busy"})
+BUSY = frozenset({"engines_busy", "upstream_busy", Reason.QUEUE_FULL, Reason.DISPLACED, Reason.TIMEOUT})
+"""Codes of refusals that say: this target has no room now. A tenant's own full queue is not one: it would be full elsewhere."""
 
 
 class TargetServer(Protocol):

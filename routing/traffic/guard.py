@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from hekla.platform.base.ids import Ids
 from hekla.routing.backend import ModelServer, RetryPolicy
@@ -42,9 +42,8 @@ class Traffic:
         self.health.took_engines(engines.values(), now_s)
         self._budgets.forget({server.name for server in table.servers.values()})
 
-    def session_of(self, exchange: Exchange, route: Route) -> str:
+    def session_of(self, exchange: Exchange, headers: Mapping[str, str], route: Route) -> str:
         """The request's session on this route; one that names none is given a cookie where the route says so."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.raw_headers}
         if route.sticky is None:
             return bounded(next((headers[name] for name in self.settings.sticky.headers if headers.get(name)), ""))
         query = exchange.scope.get("query_string", b"").decode("latin-1")
@@ -61,19 +60,19 @@ class Traffic:
     ) -> Plan:  # fmt: skip
         """A plan for a request now; `plan` makes one without the engines it is given. Raises what `plan` raises."""
         self.health.mark(server, now_s)
-        chosen: Plan | None = None
+        others = None if match is None else self._affinity.others(server, match, tried, now_s)
+        if others is not None:
+            try:
+                return plan(others)
+            except (Busy, AllTried):
+                pass  # its home is refused by a filter: any other will do
+        return plan(tried)
+
+    def goes_to(self, server: ModelServer, match: Match | None, engine: str, now_s: float) -> None:
+        """The request is sent to `engine` now."""
         if match is not None and match.route.sticky is not None and match.session:
-            others = self._affinity.others(server, match, tried, now_s)
-            if others is not None:
-                try:
-                    chosen = plan(others)
-                except (Busy, AllTried):
-                    pass  # its home is refused by a filter: any other will do
-            self._metrics.sticky.labels(match.route.key, "home" if chosen is not None else "away").inc()
-        if chosen is None:
-            chosen = plan(tried)
-        self._affinity.went(server, match, chosen.server.backend.key, now_s)
-        return chosen
+            outcome = "home" if self._affinity.went(server, match, engine, now_s) else "away"
+            self._metrics.sticky.labels(match.route.key, outcome).inc()
 
     def requested(self, server: ModelServer, now_s: float) -> None:
         """A request comes to the server."""

@@ -38,17 +38,21 @@ class Verdict:
     has answered may still fail. Every other call does nothing.
     """
 
-    __slots__ = ("_book", "_engine", "_is_probe", "_server", "_started_s", "failed_already")
+    __slots__ = ("_book", "_engine", "_forecast_s", "_is_probe", "_server", "_started_s", "failed_already")
 
-    def __init__(self, book: HealthBook, server: ModelServer, engine: str, started_s: float) -> None:
-        self._book, self._server, self._engine, self._started_s = book, server, engine, started_s
+    def __init__(
+        self, book: HealthBook, server: ModelServer, engine: str, started_s: float, forecast_s: float | None
+    ) -> None:
+        self._book, self._server, self._engine = book, server, engine
+        self._started_s, self._forecast_s = started_s, forecast_s
         self._is_probe = book.probe_begins(engine)
         self.failed_already = False
 
-    def answered(self, now_s: float, forecast_s: float | None = None) -> None:
-        """The first byte has come; `forecast_s` is how long that was thought to take."""
+    def answered(self, now_s: float) -> None:
+        """The first byte has come."""
         self.end()
-        self._book.succeeded(self._server, self._engine, now_s, latency=(now_s - self._started_s, forecast_s))
+        latency = (now_s - self._started_s, self._forecast_s)
+        self._book.succeeded(self._server, self._engine, now_s, latency=latency)
 
     def failed(self, now_s: float) -> None:
         self.end()
@@ -101,9 +105,9 @@ class HealthBook:
             if marked:
                 self._mark_pool(server, pool, marked, now_s)
 
-    def begin(self, server: ModelServer, engine: str, now_s: float) -> Verdict:
-        """A try on `engine` begins."""
-        return Verdict(self, server, engine, now_s)
+    def begin(self, server: ModelServer, engine: str, now_s: float, forecast_s: float | None = None) -> Verdict:
+        """A try on `engine` begins, whose first byte is forecast to take `forecast_s`."""
+        return Verdict(self, server, engine, now_s, forecast_s)
 
     def state(self, engine: str) -> State:
         health = self._engines.get(engine)

@@ -29,7 +29,7 @@ class Journey:
         """The rule and the target of a request, which its session decides where it has one."""
         return table.match(
             view.model, exchange.path, view.headers, self._ids.random(),
-            session_of=lambda route: self._traffic.session_of(exchange, route),
+            session_of=lambda route: self._traffic.session_of(exchange, view.headers, route),
         )  # fmt: skip
 
     async def serve(self, exchange: Exchange, view: LazyView, table: RoutingTable) -> None:

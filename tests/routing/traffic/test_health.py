@@ -161,8 +161,8 @@ def test_a_slow_engine_is_out_only_where_latency_is_judged(make_pool: Callable[.
         pool = make_pool(3, ejection=EjectionSettings(latency_factor=factor, latency_samples_min=30))
         for _ in range(40):
             for backend in pool.backends:
-                verdict = pool.book.begin(pool.server, backend.key, 0.0)
-                verdict.answered(2.0 if backend.key == "e0" else 0.2, 0.2)
+                verdict = pool.book.begin(pool.server, backend.key, 0.0, 0.2)
+                verdict.answered(2.0 if backend.key == "e0" else 0.2)
         assert pool.ejected() == expected
 
 
