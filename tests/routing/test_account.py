@@ -84,7 +84,7 @@ async def test_metrics_are_served_and_balance(start_site: Any, start_backend: An
         'model_route="default/r",path="/v1/chat/completions",status_code="200",upstream_model="served-m"} 3.0'
     ) in text
     assert (
-        'hekla_router_scheduler_plugin_duration_seconds_count{model="m",plugin="least-request",type="score"} 3.0'
+        'hekla_router_scheduler_plugin_duration_seconds_count{model="m",plugin="cost",type="score"} 3.0'
         in text
     )
     assert "hekla_router_active_requests 0.0" in text
