@@ -46,14 +46,15 @@ class InFlightCredit:
         if not given:
             return
         slot, marks, counts = given.pop()
-        if self._counts.get(slot) is not counts:
+        known: dict[int, int] = counts
+        if self._counts.get(slot) is not known:
             return  # the engine was forgotten meanwhile, and the slot may be another's
         for block in marks:
-            left = counts.get(block, 0) - 1
+            left = known.get(block, 0) - 1
             if left > 0:
-                counts[block] = left
+                known[block] = left
             elif left == 0:
-                del counts[block]
+                del known[block]
                 self._presence.clear(block, 1 << slot)
 
     def forget(self, slot: int) -> None:

@@ -50,4 +50,3 @@ class CombinedKnowledge:
 
     def __repr__(self) -> str:
         return f"CombinedKnowledge({self.approximate!r}, {self.exact!r})"
-

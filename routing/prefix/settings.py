@@ -85,7 +85,7 @@ class TokeniserSettings:
     cache_bytes_max: int = 128 * 2**20
     """Tokens of prompts' beginnings, kept to tokenise only what is new."""
     prompt_bytes_max: int = 4 * 2**20
-    """Longest prompt tokenised here: a million tokens."""
+    """Largest request whose prompt is tokenised: a million tokens."""
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "threads", "pending_max", "cache_bytes_max", "prompt_bytes_max"):

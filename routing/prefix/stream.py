@@ -2,6 +2,9 @@
 
 Every replay asks for the last batch that was taken, too: if it comes back with its own time, the stream goes on; if
 not, the engine was restarted or remembers too little, and everything starts anew from what it still remembers.
+
+Not seen here: a restart of which every batch is lost until the very number that was expected. An engine that restarts is
+not ready meanwhile, so the routing table tells of it.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Tokeniser:
                 return given
         except MalformedBody:
             return None
-        if self._pending >= self._settings.pending_max:
+        if self._pending >= self._settings.pending_max or len(body.raw) > self._settings.prompt_bytes_max:
             self.counts.overloaded += 1
             return None
         began_s = self._clock.monotonic()

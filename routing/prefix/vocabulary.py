@@ -75,7 +75,7 @@ class Vocabulary:
             config = json.loads(_text(folder / "tokenizer_config.json") or "{}")
             self._template = _chat_template(folder, config)
         except Exception as error:  # the library raises bare exceptions
-            raise CannotTokenise(f"{folder}: {error}") from error
+            raise CannotTokenise(f"no tokenizer can be read in {folder}: {error}") from error
         self._named = {
             name: value if isinstance(value, str) else (value or {}).get("content")
             for name in ("bos_token", "eos_token", "unk_token", "pad_token")

@@ -148,7 +148,10 @@ def test_any_text_will_do(kit: Any) -> None:
 
 
 Act = st.tuples(
-    st.sampled_from(["route", "succeed", "fail", "forget"]), st.sampled_from("xyz"), st.integers(0, 3), st.integers(0, 6)
+    st.sampled_from(["route", "succeed", "fail", "forget"]),
+    st.sampled_from("xyz"),
+    st.integers(0, 3),
+    st.integers(0, 6),
 )
 
 

@@ -60,7 +60,13 @@ def test_what_another_replica_of_the_engine_publishes_is_told_apart_by_rank(kit:
 
 @pytest.mark.parametrize(
     ("medium", "locality", "tier"),
-    [("GPU", None, DEVICE), ("CPU", None, HOST), ("STORAGE", None, STORAGE), ("CPU", "REMOTE", STORAGE), (None, None, DEVICE)],
+    [
+        ("GPU", None, DEVICE),
+        ("CPU", None, HOST),
+        ("STORAGE", None, STORAGE),
+        ("CPU", "REMOTE", STORAGE),
+        (None, None, DEVICE),
+    ],
 )
 def test_a_medium_is_a_tier(kit: Any, medium: str | None, locality: str | None, tier: int) -> None:
     (event,) = decoded(kit, stored_map(medium=medium, locality=locality))
@@ -165,7 +171,9 @@ def test_what_vllms_own_classes_write_is_understood(kit: Any, tmp_path: Path) ->
         kv_cache_spec_kind="full_attention",
     )  # fmt: skip
     removed = vllm.BlockRemoved(block_hashes=[b"\x01" * 32], medium="CPU", group_idx=0)
-    batch = decode_batch(encode(vllm.KVEventBatch(ts=3.0, events=[stored, removed, vllm.AllBlocksCleared()])), kit.hasher)
+    batch = decode_batch(
+        encode(vllm.KVEventBatch(ts=3.0, events=[stored, removed, vllm.AllBlocksCleared()])), kit.hasher
+    )
     first, second = kit.hasher.digests(token_array(range(8)), 4).tolist()
     assert batch.events == [
         Stored([b"\x01" * 32, b"\x02" * 32], b"\x00" * 32, [kit.hasher.keyed(first, ["salt"]), second], 4, group=0),

@@ -57,12 +57,16 @@ def test_a_cleared_cache_holds_nothing(kit: Any, index: ExactIndex) -> None:
 
 
 def test_slower_tiers_count_for_less_and_only_where_faster_ones_end(kit: Any, index: ExactIndex) -> None:
-    index.apply("a", kit.batch(kit.stored(PROMPT[:8]), kit.stored(PROMPT[:16], tier=HOST), kit.stored(PROMPT, tier=STORAGE)))
+    index.apply(
+        "a", kit.batch(kit.stored(PROMPT[:8]), kit.stored(PROMPT[:16], tier=HOST), kit.stored(PROMPT, tier=STORAGE))
+    )
     assert tokens(kit, index, LONGER, "a") == [8 + 0.5 * 8 + 0.25 * 16]
 
 
 def test_a_block_in_host_memory_bridges_a_hole_in_device_memory(kit: Any, index: ExactIndex) -> None:
-    index.apply("a", kit.batch(kit.stored(PROMPT), kit.stored(PROMPT[:8], tier=HOST), Removed(kit.names(PROMPT)[:1], DEVICE)))
+    index.apply(
+        "a", kit.batch(kit.stored(PROMPT), kit.stored(PROMPT[:8], tier=HOST), Removed(kit.names(PROMPT)[:1], DEVICE))
+    )
     assert tokens(kit, index, LONGER, "a") == [0.5 * 32]
 
 
@@ -139,7 +143,9 @@ def test_blocks_whose_parent_was_never_told_are_left_out_and_counted(kit: Any, i
 
 
 def test_adapters_have_chains_of_their_own(kit: Any, index: ExactIndex) -> None:
-    index.apply("a", kit.batch(kit.stored(PROMPT[:16]), kit.stored(PROMPT, adapter="poet")._replace(keys=list(range(8)))))
+    index.apply(
+        "a", kit.batch(kit.stored(PROMPT[:16]), kit.stored(PROMPT, adapter="poet")._replace(keys=list(range(8))))
+    )
     assert tokens(kit, index, LONGER, "a", model="poet", is_adapter=True) == [32]
     assert tokens(kit, index, LONGER, "a", model="poet") == [16]
     assert tokens(kit, index, LONGER, "a", model="other", is_adapter=True) == [0]

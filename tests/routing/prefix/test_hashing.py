@@ -58,8 +58,10 @@ def test_another_seed_gives_other_hashes() -> None:
 def test_blocks_that_differ_in_one_token_or_two_swapped_ones_do_not_collide() -> None:
     hasher, chance, seen = BlockHasher("s"), random.Random(1), set()
     base = [chance.randrange(50_000) for _ in range(16)]
-    blocks = [base[:i] + [other] + base[i + 1 :] for i in range(16) for other in range(2000)]
-    blocks += [base[:i] + [base[j]] + base[i + 1 : j] + [base[i]] + base[j + 1 :] for i in range(16) for j in range(i + 1, 16)]
+    blocks = [[*base[:i], other, *base[i + 1 :]] for i in range(16) for other in range(2000)]
+    blocks += [
+        [*base[:i], base[j], *base[i + 1 : j], base[i], *base[j + 1 :]] for i in range(16) for j in range(i + 1, 16)
+    ]
     distinct = {tuple(block) for block in blocks}
     seen.update(hasher.digests(token_array([token for block in distinct for token in block]), 16).tolist())
     assert len(seen) == len(distinct)

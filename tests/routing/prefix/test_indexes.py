@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PROMPT = "abcdefgh" "ijklmnop" "qrstuvwx" "yz012345"
+PROMPT = "abcdefghijklmnopqrstuvwxyz012345"
 
 
 def test_nothing_is_known_of_engines_never_heard_of(filled: Any) -> None:

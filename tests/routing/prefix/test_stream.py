@@ -198,7 +198,7 @@ def test_too_much_heard_during_a_replay_ends_it() -> None:
 @given(st.data())
 def test_whatever_is_lost_nothing_is_out_of_order_and_what_is_called_complete_is(data: st.DataObject) -> None:
     """An engine that publishes, loses messages, forgets old ones and restarts; the listener must end up with its history."""
-    following, history, sent, clock = Following(held_max=20), [], 0, 0.0
+    following, history, clock = Following(held_max=20), [], 0.0
     buffer = data.draw(st.integers(1, 30), "buffer")
     following.note(following.stream.probe())
     pending = [0]
@@ -226,12 +226,12 @@ def test_whatever_is_lost_nothing_is_out_of_order_and_what_is_called_complete_is
             history = []
         elif act in "pl":
             history.append(clock)
-            if act == "p":
+            # A restart of which nothing is heard until the number expected comes is only seen in the routing table.
+            if act == "p" or len(history) == 1:
                 out = following.heard(len(history) - 1, clock)
                 pending.extend(int(each[1:]) for each in out if str(each).startswith("?"))
         else:
             serve_replays(fail=act == "f")
-        sent += 1
     serve_replays(fail=False)
     pending.extend(int(each[1:]) for each in following.note(following.stream.probe()) if str(each).startswith("?"))
     serve_replays(fail=False)

@@ -25,11 +25,15 @@ WORDS = "abcdefghijklmnopqrstuvwxyz"
 class Engine:
     """A cache and its publisher, without the engine."""
 
-    def __init__(self, folder: Path, *, blocks: int = 64, block_size: int = 4, replays: bool = True, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, *, blocks: int = 64, block_size: int = 4, replays: bool = True, **config: Any
+    ) -> None:
         self.pool, self.size = BlockPool(blocks, block_size), block_size
         replay = f"ipc://{folder}/replay" if replays else None
         self.publisher = KvEventPublisher(
-            KvEventsConfig(enable_kv_cache_events=True, endpoint=f"ipc://{folder}/pub", replay_endpoint=replay, **config),
+            KvEventsConfig(
+                enable_kv_cache_events=True, endpoint=f"ipc://{folder}/pub", replay_endpoint=replay, **config
+            ),
             SystemClock(),
         )
         self.source = EventSource(0, f"ipc://{folder}/pub", replay or "")
@@ -177,7 +181,9 @@ async def test_events_beyond_the_engines_memory_start_the_index_anew(listening: 
     await engine.stop()
 
 
-async def test_an_engine_that_cannot_replay_is_followed_from_when_it_is_heard(listening: Listening, make_engine: Any) -> None:
+async def test_an_engine_that_cannot_replay_is_followed_from_when_it_is_heard(
+    listening: Listening, make_engine: Any
+) -> None:
     engine = make_engine(replays=False)
     engine.serve("aaaabbbb")
     listening.subscriber.follow("e", [engine.source])
