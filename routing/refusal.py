@@ -34,14 +34,12 @@ class Refusal(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         allow: str = "",
-        extra_headers: tuple[tuple[bytes, bytes], ...] = (),
-        log_message: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.retry_after_s, self.allow = code, param, retry_after_s, allow
-        self.extra_headers = extra_headers
-        self.log_message = log_message or message
+        self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.log_message = message
         """For the access log, where it may say more than its sender is told."""
 
     @property

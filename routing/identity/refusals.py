@@ -19,12 +19,20 @@ DO_NOT_RETRY = (b"x-should-retry", b"false")
 
 
 def no_credential() -> Refusal:
-    return Refusal(401, NO_KEY, kind=KIND, code="invalid_api_key", extra_headers=(CHALLENGE,))
+    return _unauthorized(NO_KEY)
 
 
 def bad_credential(reason: str) -> Refusal:
     """`reason` is for the log alone."""
-    return Refusal(401, BAD_KEY, kind=KIND, code="invalid_api_key", extra_headers=(CHALLENGE,), log_message=reason)
+    refusal = _unauthorized(BAD_KEY)
+    refusal.log_message = reason
+    return refusal
+
+
+def _unauthorized(message: str) -> Refusal:
+    refusal = Refusal(401, message, kind=KIND, code="invalid_api_key")
+    refusal.extra_headers = (CHALLENGE,)
+    return refusal
 
 
 def not_read_yet(what: str, retry_after_s: int) -> Refusal:
@@ -35,7 +43,9 @@ def not_read_yet(what: str, retry_after_s: int) -> Refusal:
 def tenant_refused(reason: str) -> Refusal:
     """The credential is good, its tenant may not call: more tries with other keys of it are of no use."""
     message = "your tenant may not call this endpoint; ask who runs it"
-    return Refusal(403, message, kind=KIND, code="tenant_refused", log_message=reason)
+    refusal = Refusal(403, message, kind=KIND, code="tenant_refused")
+    refusal.log_message = reason
+    return refusal
 
 
 def scope_missing(scope: str) -> Refusal:
@@ -46,6 +56,6 @@ def over_budget(budget: Budget, *, reset_s: float, now_s: float) -> Refusal:
     whose = "your API key's" if budget.subject.kind == "ApiKey" else "your tenant's"
     message = f"{whose} budget for this {budget.window} is spent; it begins anew at {rfc3339(reset_s)}"
     wait_s = max(1, round(reset_s - now_s))
-    return Refusal(
-        429, message, kind="budget", code="budget_exceeded", retry_after_s=wait_s, extra_headers=(DO_NOT_RETRY,)
-    )
+    refusal = Refusal(429, message, kind="budget", code="budget_exceeded", retry_after_s=wait_s)
+    refusal.extra_headers = (DO_NOT_RETRY,)
+    return refusal
