@@ -15,7 +15,7 @@ from hekla.routing.admission.gate import Gate, Gated
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings
 from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
-from hekla.routing.gateway import Gateway
+from hekla.routing.gateway import Doors, Gateway, Records
 from hekla.routing.gossip import Address, Gossip
 from hekla.routing.headers import safe_request_id
 from hekla.routing.identity.interface import ADMIN, INFERENCE, METRICS
@@ -131,21 +131,22 @@ class Ingress:
         )  # fmt: skip
         self.mirror = Mirror(settings.traffic.mirror, upstream, self.metrics.traffic, ids=ids, tasks=self._tasks)
         outputs = OutputEstimator()
-        self.gate = Gate(
-            settings.admission, proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
-            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
-            metrics=self.metrics.admission, clock=clock, tasks=self._tasks,
-        )  # fmt: skip
         self.limits = RateLimits(
             settings.rate_limits, outputs=outputs, exceeded=self.metrics.admission.limited, clock=clock
         )
-        self.gossip.sharing = self.limits.ledger
+        self.gate = Gate(
+            settings.admission, proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
+            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
+            metrics=self.metrics.admission, clock=clock, tasks=self._tasks, on_service=self.limits.ledger.taken,
+        )  # fmt: skip
+        self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
         engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
         targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
         journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)
         self.gateway = Gateway(
             settings, journey, lambda: self.keeper.table if self.keeper.synced else None,
-            identity=self.identity, limits=self.limits, metrics=self.metrics, log=self.log, clock=clock, ids=ids, tasks=self._tasks,
+            doors=Doors(self.identity, self.limits), records=Records(self.metrics, self.log), clock=clock, ids=ids,
+            tasks=self._tasks,
         )  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
         self._started = False

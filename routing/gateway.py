@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.ids import Ids
@@ -33,15 +34,31 @@ LOGGED_MODEL_CHARS_MAX = 256
 """A model's name is the client's to choose, up to the size of a body; a log line holds this much of it."""
 
 
+@dataclass(frozen=True)
+class Doors:
+    """What a request has to pass before it is scheduled."""
+
+    identity: Identity
+    limits: RateLimits
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where a finished request is written down."""
+
+    metrics: RouterMetrics
+    log: AccessLog
+
+
 class Gateway:
     def __init__(
-        self, settings: RoutingSettings, journey: Journey, table: Callable[[], RoutingTable | None], *,
-        identity: Identity, limits: RateLimits, metrics: RouterMetrics, log: AccessLog, clock: Clock, ids: Ids,
-        tasks: TaskOwner,
+        self, settings: RoutingSettings, journey: Journey, table: Callable[[], RoutingTable | None], *, doors: Doors,
+        records: Records, clock: Clock, ids: Ids, tasks: TaskOwner,
     ) -> None:  # fmt: skip
         self._settings, self._journey, self._table = settings, journey, table
-        self._metrics, self._log, self._clock, self._ids, self._tasks = metrics, log, clock, ids, tasks
-        self._identity, self._limits = identity, limits
+        self._clock, self._ids, self._tasks = clock, ids, tasks
+        self._metrics, self._log = records.metrics, records.log
+        self._identity, self._limits = doors.identity, doors.limits
         self.in_flight = 0
         self.bodies = BodyPool(settings)
 
