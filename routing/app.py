@@ -42,7 +42,7 @@ from hekla.routing.prefix.metrics import PrefixMetrics
 from hekla.routing.prefix.service import PrefixService
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
-from hekla.routing.scheduling.service import SchedulingService
+from hekla.routing.scheduling.service import Knowledge, SchedulingService
 from hekla.routing.scrape import EngineScraper
 from hekla.routing.source import HttpObjectSource, ObjectSource
 from hekla.routing.table import RoutingTable
@@ -116,8 +116,8 @@ class Ingress:
         )
         PrefixMetrics(self.prefix, self.metrics.registry)
         self.scheduling = SchedulingService(
-            settings.scheduling, settings.limits, self.loads, knowledge=self.prefix.knowledge,
-            approximate=self.prefix.approximate, exact=self.prefix.exact, registry=self.metrics.registry,
+            settings.scheduling, settings.limits, self.loads, registry=self.metrics.registry,
+            knowledge=Knowledge(self.prefix.knowledge, self.prefix.approximate, self.prefix.exact),
             clock=clock, on_change=self.metrics.plugin.clear,
         )  # fmt: skip
         self.traffic = Traffic(settings.traffic, loads=self.loads, metrics=self.metrics, ids=ids)

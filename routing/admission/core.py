@@ -65,8 +65,12 @@ class _Round:
 
 
 class AdmissionCore:
-    def __init__(self, settings: AdmissionSettings, *, engines: int = 0) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: AdmissionSettings, *, engines: int = 0,
+        on_service: Callable[[str, int, float], None] = lambda tenant, priority, cost: None,
+    ) -> None:  # fmt: skip
+        """`on_service` is told what each ended request has cost: tenant, class, cost. Other replicas add it to theirs."""
+        self.settings, self._on_service = settings, on_service
         self.engines = engines
         """Ready engines of the model, for `per_engine_max`; the caller keeps it current."""
         self._bands: dict[int, Band] = {}
@@ -168,18 +172,28 @@ class AdmissionCore:
         if flight is None:
             return
         flight.flow.in_flight -= 1
+        cost = flight.charged
         if spent is not None:
             cost = self.settings.cost(spent.uncached_tokens, spent.output_tokens)
             flight.flow.charge(cost - flight.charged)
+        self._on_service(flight.flow.tenant, flight.flow.priority, cost)
         if spent is None or spent.output_tokens:
             self._sessions.complete(flight.session, now_s)
 
     def served_elsewhere(self, tenant: str, priority: int, cost: float) -> None:
         """Another replica has served the tenant: its counter here grows as well."""
-        band = self._bands.get(priority)
-        flow = band.flows.get(tenant) if band is not None else None
+        flow = self._known(tenant, priority)
         if flow is not None:
             flow.charge(cost)
+
+    def service(self, tenant: str, priority: int) -> float:
+        """The tenant's virtual counter; 0 while it is not known."""
+        flow = self._known(tenant, priority)
+        return 0.0 if flow is None else flow.counter
+
+    def _known(self, tenant: str, priority: int) -> Flow | None:
+        band = self._bands.get(priority)
+        return None if band is None else band.flows.get(tenant)
 
     def _band(self, priority: int) -> Band:
         band = self._bands.get(priority)

@@ -39,11 +39,18 @@ CACHED_S = 1.0
 """What engines hold of a waiting request's prompt is asked again after this long."""
 PRIORITY_MAX = 100
 """Classes are from -100 to 100: each has its own queue."""
+SERVICE = "\x1dservice"
+"""Begins keys that are no rate limit's."""
 QUEUES_MAX = 1024
 """Idle queues are dropped beyond this many."""
 
 PlanFirst = Callable[[Exchange, ModelServer, LazyView], Plan]
 """Raises NothingReady, AllTried or Busy."""
+
+
+def service_key(server: str, tenant: str, priority: int) -> str:
+    """Names a tenant's service at a ModelServer in what replicas tell each other."""
+    return f"{SERVICE}\x1e{server}\x1e{priority}\x1e{tenant}"
 
 
 @dataclass(slots=True, eq=False)
@@ -63,8 +70,8 @@ class Place:
 class Queue:
     """One ModelServer's."""
 
-    def __init__(self, settings: AdmissionSettings) -> None:
-        self.core = AdmissionCore(settings)
+    def __init__(self, settings: AdmissionSettings, on_service: Callable[[str, int, float], None]) -> None:
+        self.core = AdmissionCore(settings, on_service=on_service)
         self.is_ticking = self.is_poked = False
 
 
@@ -94,11 +101,11 @@ class Gate:
     def __init__(
         self, settings: AdmissionSettings, plan: PlanFirst, dispatcher: Dispatcher, *,
         server_now: Callable[[ServerKey], ModelServer | None], outputs: OutputEstimator, metrics: AdmissionMetrics,
-        clock: Clock, tasks: TaskOwner,
+        clock: Clock, tasks: TaskOwner, on_service: Callable[[str, float], None] = lambda key, cost: None,
     ) -> None:  # fmt: skip
         self.settings, self._plan, self._dispatcher = settings, plan, dispatcher
         self._server_now, self._outputs, self._metrics = server_now, outputs, metrics
-        self._clock, self._tasks = clock, tasks
+        self._clock, self._tasks, self._on_service = clock, tasks, on_service
         self._queues: dict[ServerKey, Queue] = {}
         self._numbers = itertools.count()
 
@@ -106,6 +113,22 @@ class Gate:
     def waiting(self) -> int:
         """Requests that wait, for all models."""
         return sum(len(queue.core) for queue in self._queues.values())
+
+    def service(self, server: str, *, tenant: str, priority: int) -> float:
+        """What a tenant has been served of a ModelServer (`namespace/name`), by all replicas, over its weight."""
+        namespace, _, name = server.partition("/")
+        queue = self._queues.get((namespace, name))
+        return 0.0 if queue is None else queue.core.service(tenant, priority)
+
+    def served_elsewhere(self, key: str, cost: float) -> None:
+        """Another replica has served a tenant so much: `key` is a `service_key`, others are ignored."""
+        mark, _, rest = key.partition("\x1e")
+        if mark == SERVICE:
+            name, priority, tenant = rest.split("\x1e", 2)
+            namespace, _, server = name.partition("/")
+            queue = self._queues.get((namespace, server))
+            if queue is not None:
+                queue.core.served_elsewhere(tenant, int(priority), cost)
 
     async def admit(self, exchange: Exchange, server: ModelServer, view: LazyView) -> Turn:
         """Returns when the request may go to an engine. Raises Refusal 429, or 504 at the client's own deadline."""
@@ -247,7 +270,10 @@ class Gate:
             if len(self._queues) >= QUEUES_MAX:
                 for key in [key for key, old in self._queues.items() if old.core.is_idle]:
                     del self._queues[key]
-            queue = self._queues[server.key] = Queue(self.settings)
+            name = server.name
+            queue = self._queues[server.key] = Queue(
+                self.settings, lambda *served: self._on_service(service_key(name, *served[:2]), served[2])
+            )
         queue.core.engines = len(server.backends)
         return queue
 

@@ -11,6 +11,7 @@ import math
 ROUNDING = 1e-9
 """Part of a limit that sums of fractions may be wrong by: a window that is over has given all back."""
 
+
 class Bucket:
     """`capacity` per `window_s`; what was used flows back at that rate, to nothing used."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from hekla.platform.base.clock import Clock
@@ -38,9 +38,11 @@ class RateLimits:
         self, settings: RateLimitSettings, *, outputs: OutputEstimator, exceeded: Counter, clock: Clock
     ) -> None:
         self._outputs, self._exceeded, self._clock = outputs, exceeded, clock
+        self.on_service: Callable[[str, float], None] = lambda key, amount: None
+        """Told of whatever other replicas have taken, by its key: admission picks out what is its own."""
         self.ledger = Ledger(
             silence_s=settings.silence_s,
-            apply=lambda key, amount, now_s: self.limiter.taken_elsewhere(key, amount, now_s),
+            apply=self._hear,
             adopt=lambda key, used, now_s: self.limiter.at_least_used(key, used, now_s),
             used=lambda key, now_s: self.limiter.used(key, now_s),
         )
@@ -48,6 +50,10 @@ class RateLimits:
             settings, share=lambda: self.ledger.share(clock.monotonic()),
             used_elsewhere=self.ledger.used_elsewhere, on_taken=self.ledger.taken,
         )  # fmt: skip
+
+    def _hear(self, key: str, amount: float, now_s: float) -> None:
+        self.limiter.taken_elsewhere(key, amount, now_s)
+        self.on_service(key, amount)
 
     @contextlib.contextmanager
     def hold(self, exchange: Exchange, view: LazyView) -> Iterator[None]:

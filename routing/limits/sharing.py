@@ -21,8 +21,9 @@ from typing import NamedTuple
 ENTRIES_MAX = 100_000
 """Budgets remembered for each peer."""
 PEERS_MAX = 256
-FORGOTTEN_S = 60.0
-"""A peer silent for this long is forgotten. If it comes back, what it then says is used is believed, if it is more."""
+FORGOTTEN_S = 3600.0
+"""A peer silent for this long is forgotten: so long one that comes back is counted exactly, and a restarted one has
+another name. A peer that comes back later is a new one, and what it took before may count twice."""
 
 
 class Entry(NamedTuple):
@@ -111,10 +112,11 @@ class Ledger:
             key = self._keys.get(entry.budget)
             if key is None:
                 continue
-            if before is None:
-                self._adopt(key, entry.used, now_s)
-            elif entry.total != before.total:
-                self._apply(key, entry.total - before.total, now_s)
+            known = 0.0 if before is None else before.total
+            if before is None and entry.total > entry.used:
+                self._adopt(key, entry.used, now_s)  # it is older than this replica: part of its total has flowed back
+            elif entry.total != known:
+                self._apply(key, entry.total - known, now_s)
 
     def used_elsewhere(self, key: str, rate: float, now_s: float) -> float:
         """For a budget asked for the first time here: what the peers think is used, less what has flowed back since."""

@@ -210,3 +210,40 @@ async def test_switched_off_nothing_waits(start_site: Any, start_backend: Any, k
     site = await start_site(*kit.objects(await start_backend()), settings=settings(enabled=False, concurrent_max=1))
     assert [status for status, _ in await asyncio.gather(*(site.post() for _ in range(5)))] == [200] * 5
     assert site.sample("fairness_queue_dequeue_total", model="m") == 0
+
+
+async def test_service_at_one_replica_counts_at_the_others(
+    start_site: Any, start_backend: Any, kit: Any, held: Held
+) -> None:
+    backend = await start_backend()
+    peers: list[tuple[str, int]] = []
+    sites = [
+        await start_site(
+            *kit.objects(backend),
+            settings=settings(concurrent_max=1, quantum_requests=0.0),
+            peers=lambda n=n: [peer for i, peer in enumerate(peers) if i != n],
+        )
+        for n in range(2)
+    ]
+    peers.extend(("127.0.0.1", site.ingress.gossip.port) for site in sites)
+    await kit.until(
+        lambda: all("peers=1" in repr(site.ingress.limits.ledger) for site in sites), "they hear each other"
+    )
+    here, there = sites
+    for site in sites:
+        assert (await ask(site))[0] == 200
+
+    def service() -> float:
+        return float(here.ingress.gate.service("default/s", tenant="", priority=0))
+
+    def heard() -> float:
+        return float(here.sample("gossip_datagrams_total", direction="received", outcome="ok"))
+
+    before = service()
+    for _ in range(20):  # the first word of a tenant is where counting begins
+        seen = heard()
+        assert (await ask(there))[0] == 200
+        await kit.until(lambda seen=seen: heard() > seen + 1, "news have come")
+        if service() > before:
+            break
+    assert service() > before

@@ -115,7 +115,7 @@ async def test_three_replicas_keep_one_limit_row_L6(start_site: Any, start_backe
         assert (await ask(site))[0] == 200
     granted = 3
     for n in range(30):
-        await kit.until(lambda: all(round(used(site)) == granted for site in sites), "they agree")
+        await kit.until(lambda total=granted: all(round(used(site)) == total for site in sites), "they agree")
         granted += (await ask(sites[n % 3]))[0] == 200
     assert granted == 12
 

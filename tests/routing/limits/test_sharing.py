@@ -158,3 +158,24 @@ def test_everything_is_told_again_in_turn() -> None:
         a.limiter.take(Asking("m", user=f"u{n}"), 0.0)
     told = [entry.budget for _ in range(4) for entry in a.ledger.repeat(0.0, 2)]
     assert len(set(told)) == 7
+
+
+def test_replicas_that_begin_at_the_same_moment_add_up() -> None:
+    replicas = fleet(3)
+    exchange(replicas, 0.0)
+    assert all(replica.ask(0.0) for replica in replicas)
+    exchange(replicas, 0.0)
+    assert [replica.limiter.used("r\x1einput_tokens\x1e", 0.0) for replica in replicas] == [30, 30, 30]
+
+
+def test_a_replica_back_from_a_partition_is_counted_once() -> None:
+    a, b = fleet(2, LimitRule("r", input_tokens=3000, unit="month", per=()))
+    for replica in (a, b):
+        assert replica.ask(0.0)
+    exchange([a, b], 0.0)
+    for now_s in (0.0, 1000.0, 2000.0):
+        assert a.ask(now_s)
+    b.ledger.repeat(2000.0, 10)
+    exchange([a, b], 2000.0)
+    used = [replica.limiter.used("r\x1einput_tokens\x1e", 2000.0) for replica in (a, b)]
+    assert all(45 < amount <= 50 for amount in used)
