@@ -6,8 +6,8 @@ an array that begins with the type's name; optional fields at their default are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -34,15 +34,6 @@ class MalformedBatch(ValueError):
     """Not a batch of KV events; says which field is wrong."""
 
 
-class _Told(NamedTuple):
-    """A BlockStored whose digests are still to be made."""
-
-    fields: Mapping[str, Any]
-    at: int
-    """Where its tokens begin, in blocks, among all of the batch with its block size."""
-    blocks: int
-
-
 def decode_batch(payload: bytes | memoryview, hasher: BlockHasher) -> Batch:
     """Raises MalformedBatch. All blocks of a batch are hashed in one go, which is what makes it quick."""
     try:
@@ -65,8 +56,8 @@ def _named(event: Any) -> tuple[str, Mapping[str, Any]]:
     return kind, dict(zip(_FIELDS.get(kind, ()), values, strict=False))
 
 
-def _finished(events: Iterable[tuple[str, Mapping[str, Any]]], hasher: BlockHasher) -> list[Event]:
-    done: list[Event | _Told] = []
+def _finished(events: Sequence[tuple[str, Mapping[str, Any]]], hasher: BlockHasher) -> list[Event]:
+    done: list[Event] = []
     tokens: dict[int, list[int]] = {}
     for kind, fields in events:
         if kind == "BlockStored":
@@ -77,48 +68,44 @@ def _finished(events: Iterable[tuple[str, Mapping[str, Any]]], hasher: BlockHash
             done.append(Cleared())
         # A kind that is not known here tells nothing of blocks.
     digests = {size: hasher.digests(token_array(ids), size).tolist() for size, ids in tokens.items()}
-    return [_with_digests(event, digests, hasher) if isinstance(event, _Told) else event for event in done]
+    taken = dict.fromkeys(digests, 0)
+    told = (fields for kind, fields in events if kind == "BlockStored")
+    for event in done:
+        if isinstance(event, Stored):
+            fields = next(told)
+            if isinstance(event.digests, list):
+                size, at = event.block_size, taken[event.block_size]
+                taken[size] = end = at + len(event.keys)
+                event.digests.extend(_keyed(fields, digests[size][at:end], hasher))
+    return done
 
 
-def _stored(fields: Mapping[str, Any], tokens: dict[int, list[int]]) -> Stored | _Told:
-    keys, ids, size = _keys(fields), fields.get("token_ids") or (), fields["block_size"]
-    if not ids or not _is_whole_prefix(fields):
-        return _event(fields, ())
-    if not isinstance(size, int) or not 0 < size <= BLOCK_SIZE_MAX:
-        raise MalformedBatch(f"block_size is {size!r}; allowed: 1 to {BLOCK_SIZE_MAX}")
-    if len(ids) != len(keys) * size:
-        raise MalformedBatch(f"{len(ids)} token_ids for {len(keys)} blocks of {size}")
-    same_size = tokens.setdefault(size, [])
-    at = len(same_size) // size
-    same_size += ids
-    return _Told(fields, at, len(keys))
+def _stored(fields: Mapping[str, Any], tokens: dict[int, list[int]]) -> Stored:
+    """The event, with an empty list where its digests are still to come; its tokens are added to `tokens`."""
+    get, keys, size = fields.get, _keys(fields), fields["block_size"]
+    ids, is_whole = get("token_ids"), _is_whole_prefix(get("kv_cache_spec_kind"), fields)
+    digests: Sequence[int] = ()
+    if ids and is_whole:
+        if not isinstance(size, int) or not 0 < size <= BLOCK_SIZE_MAX:
+            raise MalformedBatch(f"block_size is {size!r}; allowed: 1 to {BLOCK_SIZE_MAX}")
+        if len(ids) != len(keys) * size:
+            raise MalformedBatch(f"{len(ids)} token_ids for {len(keys)} blocks of {size}")
+        tokens.setdefault(size, []).extend(ids)
+        digests = []
+    parent, adapter, tier = get("parent_block_hash"), get("lora_name") or "", _tier(fields, DEVICE)
+    return Stored(keys, parent, digests, size, adapter, tier, get("group_idx"), is_whole)
 
 
-def _with_digests(told: _Told, digests: Mapping[int, list[int]], hasher: BlockHasher) -> Stored:
-    fields = told.fields
-    own = digests[fields["block_size"]][told.at : told.at + told.blocks]
+def _keyed(fields: Mapping[str, Any], digests: list[int], hasher: BlockHasher) -> list[int]:
+    """With what belongs to the blocks besides tokens; the adapter is in the chain's root already."""
     extra = fields.get("extra_keys")
     if extra:
         adapter = fields.get("lora_name")
-        for i, keys in enumerate(extra[: len(own)]):
-            # The adapter is in every block's keys and in the chain's root already.
+        for i, keys in enumerate(extra[: len(digests)]):
             rest = [key for n, key in enumerate(keys or ()) if not (n == 0 and adapter and key == adapter)]
             if rest:
-                own[i] = hasher.keyed(own[i], rest)
-    return _event(fields, own)
-
-
-def _event(fields: Mapping[str, Any], digests: Sequence[int]) -> Stored:
-    return Stored(
-        keys=_keys(fields),
-        parent=fields.get("parent_block_hash"),
-        digests=digests,
-        block_size=fields["block_size"],
-        adapter=fields.get("lora_name") or "",
-        tier=_tier(fields, DEVICE),
-        group=fields.get("group_idx"),
-        is_whole_prefix=_is_whole_prefix(fields),
-    )
+                digests[i] = hasher.keyed(digests[i], rest)
+    return digests
 
 
 def _keys(fields: Mapping[str, Any]) -> list[int | bytes]:
@@ -131,11 +118,10 @@ def _keys(fields: Mapping[str, Any]) -> list[int | bytes]:
 def _tier(fields: Mapping[str, Any], unknown: int) -> int:
     """A block that lies elsewhere is as far away as storage, whatever it lies in there."""
     medium = fields.get("medium")
-    if fields.get("locality") == "REMOTE":
+    if "locality" in fields and fields["locality"] == "REMOTE":
         return STORAGE
     return unknown if medium is None else _TIERS.get(medium, STORAGE)
 
 
-def _is_whole_prefix(fields: Mapping[str, Any]) -> bool:
-    kind = fields.get("kv_cache_spec_kind")
+def _is_whole_prefix(kind: str | None, fields: Mapping[str, Any]) -> bool:
     return fields.get("kv_cache_spec_sliding_window") is None if kind is None else kind in WHOLE_PREFIX_KINDS
