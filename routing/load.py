@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from hekla.routing import load_columns as col
 from hekla.routing.load_columns import LoadColumns, Vector
@@ -217,34 +217,6 @@ class EngineLoad:
         return f"EngineLoad(own={tuple(self.own)}, peers={tuple(self.peers)}, running={self.running})"
 
 
-class Ticket:
-    """One request on one engine, from choice to end; a context manager. Every call after `end` does nothing."""
-
-    __slots__ = ("_book", "_ended", "_engine", "_streaming", "_tokens")
-
-    def __init__(self, book: LoadBook, engine: str, tokens: int) -> None:
-        self._book, self._engine, self._tokens = book, engine, tokens
-        self._streaming = self._ended = False
-        book.add(engine, Counts(1, tokens, 0))
-
-    def first_token(self) -> None:
-        if not self._streaming and not self._ended:
-            self._streaming = True
-            self._book.add(self._engine, Counts(0, -self._tokens, 1))
-
-    def end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            left = Counts(-1, 0, -1) if self._streaming else Counts(-1, -self._tokens, 0)
-            self._book.add(self._engine, left)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-
 @dataclass
 class _PeerEntry:
     counts: Counts
@@ -275,11 +247,8 @@ class LoadBook:
             found = self._loads[engine] = EngineLoad(self.columns)
         return found
 
-    def begin(self, engine: str, tokens: int) -> Ticket:
-        """Count a request of about `tokens` prompt tokens to prefill on `engine` until the ticket ends."""
-        return Ticket(self, engine, tokens)
-
     def add(self, engine: str, delta: Counts) -> None:
+        """Own work on the engine has changed by so much (`hekla.routing.scheduling.dispatch.Trip`)."""
         load = self.load(engine)
         load.own = load.own.plus(delta)
         self.changed.add(engine)

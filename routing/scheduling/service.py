@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -25,19 +26,27 @@ from hekla.routing.scheduling.reload import ConfigReloader
 logger = logging.getLogger(__name__)
 
 
+class Knowledge(NamedTuple):
+    """Of the engines' prefix caches."""
+
+    best: PrefixKnowledge
+    """What forecasts are made with."""
+    approximate: PrefixKnowledge
+    exact: PrefixKnowledge
+
+
 class SchedulingService:
     """`dispatcher` is what requests go through. Raises ValueError on settings, or a file they name, that are wrong."""
 
     def __init__(
-        self, settings: SchedulingSettings, limits: LimitSettings, loads: LoadBook, *,
-        knowledge: PrefixKnowledge, approximate: PrefixKnowledge, exact: PrefixKnowledge,
+        self, settings: SchedulingSettings, limits: LimitSettings, loads: LoadBook, *, knowledge: Knowledge,
         registry: CollectorRegistry, clock: Clock, on_change: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._limits, self._on_change = limits, on_change
         self.rates = RateBook(shipped_prior, kind_of)
         self.metrics = SchedulingMetrics(self.rates, registry)
-        self.forecaster = Forecaster(knowledge, self.rates)
-        self._parts = Parts(self.forecaster, approximate, exact, on_error=self._plugin_failed)
+        self.forecaster = Forecaster(knowledge.best, self.rates)
+        self._parts = Parts(self.forecaster, knowledge.approximate, knowledge.exact, on_error=self._plugin_failed)
         self.settings = settings
         self._failures: dict[str, int] = {}
         self._planner = Planner(build_profile(settings, limits, self._parts), loads, clock.monotonic)

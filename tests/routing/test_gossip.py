@@ -18,19 +18,6 @@ from hekla.routing.load import Counts, LoadBook
 SETTINGS = GossipSettings(host="127.0.0.1")
 
 
-def test_a_ticket_counts_its_tokens_until_the_first_and_its_request_until_the_end() -> None:
-    book = LoadBook()
-    ticket = book.begin("e", 100)
-    assert book.load("e").own == Counts(1, 100, 0)
-    ticket.first_token()
-    ticket.first_token()
-    assert book.load("e").own == Counts(1, 0, 1)
-    ticket.end()
-    ticket.end()
-    ticket.first_token()
-    assert book.load("e").own == Counts()
-
-
 def test_older_news_of_a_peer_is_ignored() -> None:
     book = LoadBook()
     book.apply_peer("p", 5, {"e": Counts(3, 30, 1)}, now_s=0)
@@ -50,10 +37,10 @@ def test_a_silent_peer_is_forgotten_and_others_stay() -> None:
 
 def test_engines_that_left_the_table_are_forgotten_when_idle() -> None:
     book = LoadBook()
-    ticket = book.begin("busy", 1)
+    book.add("busy", Counts(1, 1))
     book.load("idle")
     book.forget(set())
-    ticket.end()
+    book.add("busy", Counts(-1, -1))
     assert "idle" not in repr(book.own())
     assert book.load("busy").own == Counts()
 
@@ -101,13 +88,13 @@ async def test_a_lost_datagram_is_repaired_by_the_next_full_state(kit: Any) -> N
     peers: list[tuple[str, int]] = []
     speaker = Gossip(told, lambda: peers, SETTINGS, clock=clock, sender="speaker")
     await speaker.start()
-    ticket = told.begin("e", 40)
+    told.add("e", Counts(1, 40))
     await clock.advance(0.03)  # told to nobody: as good as lost
     peers.append(("127.0.0.1", listener.port))
     await clock.advance(1.0)
     await kit.until(lambda: heard.load("e").requests == 1, "heard")
     peers.clear()
-    ticket.end()
+    told.add("e", Counts(-1, -40))
     await clock.advance(0.03)  # the zero is lost too
     peers.append(("127.0.0.1", listener.port))
     await clock.advance(1.0)
@@ -122,7 +109,7 @@ async def test_a_peer_that_dies_takes_its_load_with_it(kit: Any) -> None:
     await listener.start()
     speaker = Gossip(told, lambda: [("127.0.0.1", listener.port)], SETTINGS, clock=clock, sender="speaker")
     await speaker.start()
-    told.begin("e", 0)
+    told.add("e", Counts(1))
     await clock.advance(0.03)
     await kit.until(lambda: heard.load("e").requests == 1, "heard")
     await speaker.stop()
@@ -167,11 +154,11 @@ def test_engines_that_only_a_datagram_named_are_forgotten_with_it() -> None:
     book.forget({"known"})
     for i in range(1000):
         book.apply_peer("p", i + 1, {f"made-up-{i}": Counts(1, 1, 0)}, now_s=0.0)
-    ticket = book.begin("left-the-table", 0)
+    book.add("left-the-table", Counts(1))
     book.load("known")
     book.expire(1.0)
     assert set(book.engines) == {"known", "left-the-table"}
-    ticket.end()
+    book.add("left-the-table", Counts(-1))
     book.expire(1.0)
     assert set(book.engines) == {"known"}
     book.check()

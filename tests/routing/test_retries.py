@@ -190,12 +190,13 @@ async def test_least_request_sends_work_to_the_idle_engine(start_site: Any, star
     backends = [await start_backend() for _ in range(3)]
     settings = RoutingSettings(scheduling=SchedulingSettings(filters=("ready",)))
     site = await start_site(*kit.objects(*backends), settings=settings)
-    tickets = [site.ingress.loads.begin(f"default/e{i}", 0) for i in (0, 1) for _ in range(50)]
+    for i in (0, 1):
+        site.ingress.loads.add(f"default/e{i}", Counts(50))
     for _ in range(40):
         assert (await site.post())[0] == 200
     assert len(backends[2].requests) >= 36
-    for ticket in tickets:
-        ticket.end()
+    for i in (0, 1):
+        site.ingress.loads.add(f"default/e{i}", Counts(-50))
 
 
 async def test_with_no_other_left_only_the_engine_that_was_not_reached_is_asked_again(

@@ -13,7 +13,7 @@ from hekla.platform.base.ids import SeededIds
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings, ScrapeSettings
 from hekla.routing.engine_metrics import Report, parse_report
-from hekla.routing.load import AdapterState, LoadBook
+from hekla.routing.load import AdapterState, Counts, LoadBook
 from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.scorers.least_request import LeastRequest
 from hekla.routing.scrape import EngineScraper
@@ -156,9 +156,9 @@ def test_an_old_number_of_running_requests_does_not_make_new_ones_look_like_a_qu
     book = LoadBook()
     book.forget({"busy", "fresh"})
     for _ in range(60):
-        book.begin("busy", 0)
+        book.add("busy", Counts(1))
     for _ in range(20):
-        book.begin("fresh", 0)
+        book.add("fresh", Counts(1))
     book.report("busy", 60, 0)
     book.report("fresh", 0, 0)  # asked before the twenty were sent
     candidates = [Candidate(Backend(name, ""), book.load(name)) for name in ("busy", "fresh")]

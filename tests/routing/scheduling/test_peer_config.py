@@ -14,7 +14,7 @@ from hekla.routing.load import LoadBook
 from hekla.routing.scheduling.catalog import build_profile
 from hekla.routing.scheduling.knowledge import NoKnowledge
 from hekla.routing.scheduling.peer_config import read_config
-from hekla.routing.scheduling.service import SchedulingService
+from hekla.routing.scheduling.service import Knowledge, SchedulingService
 
 KTHENA = """
 scheduler:
@@ -112,8 +112,8 @@ def test_arguments_are_checked(name: str, args: dict[str, Any], message: str) ->
 def service(path: Path, clock: VirtualClock, registry: CollectorRegistry) -> SchedulingService:
     nothing = NoKnowledge()
     return SchedulingService(
-        SchedulingSettings(config_file=str(path)), LimitSettings(), LoadBook(), knowledge=nothing,
-        approximate=nothing, exact=nothing, registry=registry, clock=clock,
+        SchedulingSettings(config_file=str(path)), LimitSettings(), LoadBook(),
+        knowledge=Knowledge(nothing, nothing, nothing), registry=registry, clock=clock,
     )  # fmt: skip
 
 
