@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hekla.routing.prefix.hashing import BlockHasher
-from hekla.routing.prefix.interface import Candidate, Match, RequestView
+from hekla.routing.prefix.interface import Candidate, Match, RequestView, keys_of
 from hekla.routing.prefix.presence import Presence, Slots, runs
 from hekla.routing.prefix.settings import ApproximateSettings
 from hekla.routing.prompt import CHARS_PER_TOKEN
@@ -70,7 +70,7 @@ class ApproximateIndex:
         blocks, text_bytes = self._cut(request)
         lengths = runs(self._presence.bits.get, blocks, self._slots)
         slot_of = self._slot_of
-        held = lengths[[slot_of.get(candidate.backend.key, -1) for candidate in candidates]]
+        held = lengths[[slot_of.get(key, -1) for key in keys_of(candidates)]]
         total = prompt_tokens(request)
         per_block = total * self._settings.block_bytes / max(text_bytes, 1)
         tokens = np.minimum(held * per_block, max(total - 1, 0))

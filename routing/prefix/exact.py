@@ -16,7 +16,7 @@ from hekla.routing.prefix.approximate import CACHE_SALT
 from hekla.routing.prefix.batch import TIERS, Batch, Cleared, Removed, Stored
 from hekla.routing.prefix.credit import InFlightCredit
 from hekla.routing.prefix.hashing import BlockHasher, token_array
-from hekla.routing.prefix.interface import Candidate, Match, RequestView
+from hekla.routing.prefix.interface import Candidate, Match, RequestView, keys_of
 from hekla.routing.prefix.presence import Lengths, Presence, Slots, runs
 from hekla.routing.prefix.row import EventCounts, Row
 from hekla.routing.prefix.settings import ExactSettings
@@ -35,6 +35,10 @@ class ExactIndex:
         self._credit = InFlightCredit(settings.credit_tokens)
         self._roots: dict[str, int] = {}
         self._memo_key = f"prefix.tokens.{id(self):x}"
+        self._sizes: set[int] | None = None
+        """Block sizes in use; None: to be found out again."""
+        self._with_ranks: set[str] = set()
+        """Engines of more than one row."""
         self.counts = EventCounts()
         self.complete: set[str] = set()
         """Engines of which all that they hold is known."""
@@ -42,6 +46,7 @@ class ExactIndex:
     def apply(self, engine: str, batch: Batch, rank: int = 0) -> None:
         """Take in what an engine told. `rank` is where the batch was heard; what it says itself comes first."""
         row = self._row(engine, rank if batch.rank is None else batch.rank)
+        size = row.block_size
         for event in batch.events:
             if isinstance(event, Stored):
                 if not row.holds_prefixes(event):
@@ -55,11 +60,14 @@ class ExactIndex:
             elif isinstance(event, Cleared):
                 row.clear()
                 row.is_complete = True
+        if row.block_size != size:
+            self._sizes = None
         self._review(engine)
 
     def begin(self, engine: str, rank: int = 0, *, is_complete: bool) -> None:
         """A stream of events begins: nothing of what was known holds. Complete: it begins with the engine itself."""
         self._row(engine, rank).begin(is_complete=is_complete)
+        self._sizes = None
         self._review(engine)
 
     def _review(self, engine: str) -> None:
@@ -74,10 +82,8 @@ class ExactIndex:
         return rows is not None and any(row.is_usable for row in rows.values())
 
     def match(self, request: RequestView, candidates: Sequence[Candidate]) -> Match:
-        sizes = {
-            row.block_size for candidate in candidates for row in self._rows.get(candidate.backend.key, {}).values()
-        }
-        sizes.discard(0)
+        keys = keys_of(candidates)
+        sizes = self._block_sizes(keys)
         if request.token_ids is None or not sizes:
             return Match.nothing(candidates)
         most = max(len(request.token_ids) - 1, 0)
@@ -91,7 +97,7 @@ class ExactIndex:
                 for credit, near, further in zip(self._credits[1:], lengths, lengths[1:], strict=False)
             ))  # fmt: skip
             credited = np.maximum(credited, np.minimum(self._credit.tokens(usable, size, self._slots), most))
-            slots = self._best_slots(candidates, credited, size)
+            slots = self._best_slots(keys, credited)
             tokens, held = np.maximum(tokens, credited[slots]), np.maximum(held, lengths[-1][slots])
             total = max(total, len(blocks))
         return Match(tokens.tolist(), held.tolist(), total)
@@ -145,6 +151,8 @@ class ExactIndex:
     def forget(self, engine: str) -> None:
         self._first_slot.pop(engine, None)
         self.complete.discard(engine)
+        self._with_ranks.discard(engine)
+        self._sizes = None
         for row in self._rows.pop(engine, {}).values():
             row.clear()
             self._credit.forget(row.slot)
@@ -173,16 +181,23 @@ class ExactIndex:
         in_memory = runs(nearer, blocks, self._slots) if host else held
         return [held, in_memory, runs(any_tier, blocks, self._slots) if storage else in_memory]
 
-    def _best_slots(self, candidates: Sequence[Candidate], value: Lengths, size: int) -> list[int]:
-        """Each candidate's slot: of several ranks, the one with the most; -1 for none."""
-        slots, rows, first = [], self._rows, self._first_slot
-        for candidate in candidates:
-            key = candidate.backend.key
-            slot = first.get(key, -1)
-            if slot >= 0 and len(rows[key]) > 1:
-                slot = max((row.slot for row in rows[key].values()), key=lambda each: float(value[each]))
-            slots.append(slot)
+    def _best_slots(self, keys: Sequence[str], value: Lengths) -> list[int]:
+        """Each engine's slot: of several ranks, the one with the most; -1 for none."""
+        first, many = self._first_slot, self._with_ranks
+        slots = [first.get(key, -1) for key in keys]
+        if many:
+            for at, key in enumerate(keys):
+                if key in many:
+                    slots[at] = max((row.slot for row in self._rows[key].values()), key=lambda each: float(value[each]))
         return slots
+
+    def _block_sizes(self, keys: Sequence[str]) -> Collection[int]:
+        """Of the engines asked about; nearly always there is one size."""
+        if self._sizes is None:
+            self._sizes = {row.block_size for rows in self._rows.values() for row in rows.values()} - {0}
+        if len(self._sizes) < 2:
+            return self._sizes
+        return {row.block_size for key in keys for row in self._rows.get(key, {}).values()} - {0}
 
     def _rank_for(self, request: RequestView, engine: str) -> Row | None:
         rows = self._rows.get(engine)
@@ -200,6 +215,8 @@ class ExactIndex:
             slot = self._slots.take()
             row = rows[rank] = Row(slot, self._tiers, self._hasher, self._settings.engine_blocks_max, self.counts)
             self._first_slot.setdefault(engine, slot)
+            if len(rows) > 1:
+                self._with_ranks.add(engine)
         return row
 
     def _root(self, adapter: str) -> int:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge, RequestView
 
-__all__ = ["Candidate", "Match", "PrefixIndex", "PrefixKnowledge", "RequestView"]
+__all__ = ["Candidate", "Match", "PrefixIndex", "PrefixKnowledge", "RequestView", "keys_of"]
+
+
+def keys_of(candidates: Sequence[Candidate]) -> Sequence[str]:
+    """Their engines' keys; free of charge for `Candidates`."""
+    if isinstance(candidates, Candidates):
+        return candidates.keys
+    return [candidate.backend.key for candidate in candidates]
 
 
 class Match(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hekla.routing.prefix.approximate import ApproximateIndex
 from hekla.routing.prefix.exact import ExactIndex
-from hekla.routing.prefix.interface import Candidate, Match, RequestView
+from hekla.routing.prefix.interface import Candidate, Match, RequestView, keys_of
 
 
 class CombinedKnowledge:
@@ -20,12 +20,13 @@ class CombinedKnowledge:
         if request.token_ids is None or (not self.exact.complete and not any(self.exact.engines)):
             return self.approximate.match(request, candidates)
         exact, complete = self.exact.match(request, candidates), self.exact.complete
-        if all(candidate.backend.key in complete for candidate in candidates):
+        keys = keys_of(candidates)
+        if complete.issuperset(keys):
             return exact
         rough = self.approximate.match(request, candidates)
         tokens = [
-            known if candidate.backend.key in complete else max(known, guessed)
-            for candidate, known, guessed in zip(candidates, exact.tokens, rough.tokens, strict=True)
+            known if key in complete else max(known, guessed)
+            for key, known, guessed in zip(keys, exact.tokens, rough.tokens, strict=True)
         ]
         return exact._replace(tokens=tokens)
 
