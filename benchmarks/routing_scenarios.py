@@ -97,7 +97,7 @@ OURS = HEKLA.name
 
 def admission_scenarios(quick: bool) -> list[Scenario]:
     policies = ("predictive", "none", *(f"cap-{cap}" for cap in (CAPS[2:5] if quick else CAPS)))
-    seconds = 40.0 if quick else 90.0
+    seconds = 60.0 if quick else 100.0
     return [
         Scenario("admission 24/s", "W1", 24, "good_per_s", "W1 offered at 24/s", admission="yes",
                  policies=policies, seconds=seconds)
@@ -144,7 +144,7 @@ def build(scenario: Scenario, seed: int) -> tuple[Workload, list[EngineSpec]]:
     warm_s = seconds / 3
     pair = engine_spec("Qwen3-32B", "H100", 2)
     made: dict[str, Callable[[], tuple[Workload, list[EngineSpec]]]] = {
-        "W1": lambda: (shared_prefix.open_loop(shared_prefix.W1, seed, rate=load, seconds=seconds, warm_s=warm_s), [pair] * 8),
+        "W1": lambda: (shared_prefix.open_loop(shared_prefix.W1, seed, rate=load, seconds=seconds * 1.6, warm_s=warm_s * 2), [pair] * 8),
         "W1 closed": lambda: (_closed(shared_prefix.W1, seed, int(load), int(load * 5)), [pair] * 8),
         "W2": lambda: (_closed(shared_prefix.W2, seed, int(load), 0 if seconds > 60 else 2048), [_kthena_engine()] * 3),
         "W3": lambda: (_conversation(scenario, seed), [engine_spec("Qwen3-32B", "H100", 2, block_tokens=512)] * 8),

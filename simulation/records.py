@@ -56,7 +56,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Summary:
-    """Shares are in [0, 1]; times in seconds; rates per second of the span between first arrival and last end."""
+    """Shares are in [0, 1]; times in seconds.
+
+    `throughput` and `output_tokens_s` are per second between the first arrival and the last end, `good_per_s` per second
+    between first and last arrival: in an open loop it is the goodput times the offered rate.
+    """
 
     requests: int
     served: int
@@ -94,6 +98,7 @@ def summarise(records: Iterable[Record], objective: Objective) -> Summary:
     good = sum(1 for row in served if objective.met(row))
     span = max((row.finished_s for row in served), default=0.0) - min((row.arrived_s for row in rows), default=0.0)
     per_s = 1 / span if span > 0 else 0.0
+    arrivals_s = max((row.arrived_s for row in rows), default=0.0) - min((row.arrived_s for row in rows), default=0.0)
     ttft, tpot, e2e = (_column(served, get) for get in (_ttft, _tpot, _e2e))
     prompt = sum(row.prompt_tokens for row in served)
     return Summary(
@@ -113,7 +118,7 @@ def summarise(records: Iterable[Record], objective: Objective) -> Summary:
         e2e_mean_s=_mean(e2e),
         e2e_p99_s=percentile(e2e, 99),
         goodput=good / len(rows) if rows else 0.0,
-        good_per_s=good * per_s,
+        good_per_s=good / arrivals_s if arrivals_s > 0 else 0.0,
         hit=sum(row.cached_tokens for row in served) / prompt if prompt else 0.0,
         precision=_mean([1 - abs(row.predicted_tokens - row.cached_tokens) / row.prompt_tokens for row in served]),
         ttft_error=percentile([abs(row.predicted_ttft_s - row.ttft_s) / max(row.ttft_s, 1e-9) for row in served], 50),

@@ -30,7 +30,9 @@ def zipf_groups(
     return Workload(f"{name} {rate:g}/s", BLOCK_TOKENS, requests, warm_s=warm_s)
 
 
-def flood(seed: int, *, rates: dict[str, float], seconds: float, groups: int = 150, warm_s: float = 0.0) -> Workload:
+def flood(
+    seed: int, *, rates: dict[str, float], seconds: float, groups: int = 150, output_tokens: int = 1000, warm_s: float = 0.0
+) -> Workload:  # fmt: skip
     """`W8`: tenants with rates of their own, each over the same shape as W1 (6,000 + 1,200 → 1,000) with its own groups."""
     dice, names = Random(f"W8/{seed}"), BlockNames()
     per_tenant = max(1, groups // len(rates))
@@ -39,7 +41,7 @@ def flood(seed: int, *, rates: dict[str, float], seconds: float, groups: int = 1
         systems = [names.take(6000 // BLOCK_TOKENS) for _ in range(per_tenant)]
         for at in gamma(dice, rate, seconds, cv=1.0):
             group = dice.randrange(per_tenant)
-            found.append(SimRequest(0, at, 7200, 1000, systems[group], tenant=tenant, group=group))
+            found.append(SimRequest(0, at, 7200, output_tokens, systems[group], tenant=tenant, group=group))
     found.sort(key=lambda item: item.arrived_s)
     for number, item in enumerate(found):
         item.id = number
