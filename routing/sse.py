@@ -9,6 +9,9 @@ _ENDS = re.compile(rb"(\r?\n\r?\n)")
 
 def split_events(chunk: bytes) -> list[bytes]:
     """The events with their ends; joined they are the chunk."""
+    if b"\r" not in chunk:
+        *whole, rest = chunk.split(b"\n\n")
+        return [*(event + b"\n\n" for event in whole), *([rest] if rest else ())]
     parts = _ENDS.split(chunk)
     events = [parts[i] + parts[i + 1] for i in range(0, len(parts) - 1, 2)]
     return [*events, parts[-1]] if parts[-1] else events
@@ -16,6 +19,8 @@ def split_events(chunk: bytes) -> list[bytes]:
 
 def data_of(event: bytes) -> bytes:
     """What its `data:` lines hold."""
+    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2:  # the form nearly all have
+        return event[6:].rstrip()
     return b"".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
 
 

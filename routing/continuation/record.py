@@ -18,7 +18,6 @@ from hekla.routing.sse import data_of, split_events
 FOLD_BYTES = 32 * 2**10
 """Raw bytes one stream holds before they are read: about a hundred tokens of vLLM's events, 256 MiB at 8,192 streams."""
 
-NULL = msgspec.Raw(b"null")
 HEAD_FIELDS = ("id", "object", "created", "model", "system_fingerprint")
 TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
 
@@ -49,16 +48,17 @@ class _Choice(msgspec.Struct):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw = NULL
+    logprobs: dict[str, Any] | None = None
 
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     prompt_token_ids: list[int] | None = None
-    usage: msgspec.Raw = NULL
+    usage: dict[str, Any] | None = None
 
 
 _read_event = msgspec.json.Decoder(_Event).decode
+_read_lines = msgspec.json.Decoder(_Event).decode_lines
 _read_any = msgspec.json.Decoder().decode
 
 
@@ -110,13 +110,30 @@ class Delivered:
 
     def take(self, data: bytes) -> None:
         """One event's data. Raises msgspec.DecodeError (a ValueError) on what is no chunk of a known shape."""
-        event = _read_event(data)
         if not self.head:
             whole = _read_any(data)
             self.head = {name: whole[name] for name in HEAD_FIELDS if name in whole}
+        self._take_event(_read_event(data))
+
+    def take_stream(self, raw: bytes) -> None:
+        """Whole events. Raises as `take`."""
+        lines = _lines_of(raw)
+        try:
+            events = _read_lines(lines)
+        except ValueError:
+            events = None
+        if not self.head or events is None:  # the first of a stream, or of another form than nearly all have
+            for data in map(data_of, split_events(raw)):
+                if data and data != b"[DONE]":
+                    self.take(data)
+            return
+        for event in events:
+            self._take_event(event)
+
+    def _take_event(self, event: _Event) -> None:
         if event.prompt_token_ids:
             self._take_prompt(event.prompt_token_ids)
-        if not event.choices and event.usage != NULL:
+        if not event.choices and event.usage is not None:
             self.has_usage = True
         for one in event.choices:
             if one.prompt_token_ids:
@@ -132,9 +149,9 @@ class Delivered:
         choice = self.choices.get(one.index)
         if choice is None:
             choice = self.choices[one.index] = Choice()
-        gained = self._add(choice, "text", one.text)
+        gained = self._add(choice, "text", one.text) if one.text else False
         if one.delta is not None:
-            gained = self._take_delta(choice, one.delta) or gained
+            gained = self._take_delta(choice, one.delta)
         if one.token_ids:
             choice.tokens.extend(one.token_ids)
             self.bytes += 4 * len(one.token_ids)
@@ -142,16 +159,24 @@ class Delivered:
             choice.untold = True
         if gained:
             choice.shown_tokens = len(choice.tokens)
-        if one.logprobs != NULL and (told := _read_any(one.logprobs)):
-            _take_logprobs(choice, told)
-        choice.finish = one.finish_reason or choice.finish
+        if one.logprobs is not None:
+            _take_logprobs(choice, one.logprobs)
+        if one.finish_reason is not None:
+            choice.finish = one.finish_reason
 
     def _take_delta(self, choice: Choice, delta: _Delta) -> bool:
-        gained = False
-        choice.has_role = choice.has_role or delta.role is not None
-        for name in TEXT_FIELDS:
+        gained = self._add(choice, "content", delta.content) if delta.content else False
+        if delta.role is not None:
+            choice.has_role = True
+        if delta.reasoning is None and delta.reasoning_content is None and delta.refusal is None:
+            return gained if delta.tool_calls is None else self._take_calls(choice, delta.tool_calls) or gained
+        for name in TEXT_FIELDS[1:]:
             gained = self._add(choice, name, getattr(delta, name)) or gained
-        for call in delta.tool_calls or ():
+        return self._take_calls(choice, delta.tool_calls or []) or gained
+
+    def _take_calls(self, choice: Choice, calls: list[_ToolCall]) -> bool:
+        gained = False
+        for call in calls:
             choice.has_tools = True
             if call.function is not None:
                 gained = self._add(choice, f"tool.{call.index}.name", call.function.name) or gained
@@ -161,11 +186,17 @@ class Delivered:
     def _add(self, choice: Choice, channel: str, text: str | None) -> bool:
         if not text:
             return False
-        if channel not in choice.texts:
-            choice.texts[channel] = StringIO(newline="")
-        choice.texts[channel].write(text)
+        written = choice.texts.get(channel)
+        if written is None:
+            written = choice.texts[channel] = StringIO(newline="")
+        written.write(text)
         self.bytes += len(text)
         return True
+
+
+def _lines_of(raw: bytes) -> bytes:
+    """The data of events that are one `data: ` line each, a line each."""
+    return raw[6:].replace(b"\n\ndata: ", b"\n").rstrip(b"\n").removesuffix(b"[DONE]")
 
 
 def _take_logprobs(choice: Choice, told: dict[str, Any]) -> None:
@@ -212,10 +243,7 @@ class Record:
         if self.lost:
             return
         try:
-            for event in split_events(raw):
-                data = data_of(event)
-                if data and data != b"[DONE]":
-                    self._delivered.take(data)
+            self._delivered.take_stream(raw)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self._give_up(f"its events could not be read: {error}")
         if self._delivered.bytes > self._bytes_max:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+
+from hekla.routing.config import RoutingSettings
+from hekla.routing.continuation.settings import ContinuationSettings
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 GREEDY = {"temperature": 0, "max_tokens": 12}
@@ -135,3 +139,62 @@ async def test_a_request_that_kills_every_engine_stops_killing(start_pool: Any) 
     (error,) = heard.errors
     assert "continuation.attempts_max" in error["message"]
     assert pool.requests == 4
+
+
+async def test_a_stream_waits_for_an_engine_when_all_are_gone(start_pool: Any, kit: Any) -> None:
+    pool = await start_pool(1)
+    whole = await pool.ask(*ASKED["chat"])
+    (engine,) = pool.engines
+    url, gone = engine.backend.url, kit.engine("e0", engine.backend.url, phase="Starting")
+
+    async def vanish(answer: Any) -> None:
+        engine.backend.behave = engine._behave
+        pool.site.source.put(gone)
+        engine.cuts = [5]
+        await engine._behave(answer)
+
+    engine.backend.behave = vanish
+    pool.engines = []
+    async with asyncio.TaskGroup() as group:
+        stream = group.create_task(pool.ask(*ASKED["chat"]))
+        await kit.until(lambda: pool.site.sample("continuations_total") == 1, "the engine was lost")
+        assert not stream.done()
+        pool.site.source.put(kit.engine("e0", url))
+    assert stream.result() == whole
+
+
+async def test_no_engine_in_time_is_a_clear_error(start_backend: Any, start_site: Any, kit: Any) -> None:
+    async def dying(answer: Any) -> None:
+        site.source.put(kit.engine("e0", "http://127.0.0.1:1", phase="Starting"))
+        await answer.begin(content_type="text/event-stream")
+        choice = {"index": 0, "text": "a", "logprobs": None, "finish_reason": None}
+        ids = {"token_ids": [1], "prompt_token_ids": [7]}
+        await answer.write(kit.event({"id": "i", "object": "o", "model": "m", "choices": [choice | ids]}))
+
+    settings = RoutingSettings(continuation=ContinuationSettings(wait_s=0.3, wait_step_s=0.05))
+    site = await start_site(*kit.objects(await start_backend(dying)), settings=settings)
+    text = await site.stream("/v1/completions", prompt="x")
+    assert b"continuation.wait_s" in text and b"engine_lost" in text
+    assert b'"token_ids":null,"prompt_token_ids":null' in text
+
+
+async def test_with_prefill_and_decode_groups_a_lost_decode_engine_is_replaced(start_pool: Any, kit: Any) -> None:
+    pool = await start_pool(3)
+    group = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}}
+    selector = {"matchLabels": {"app": "m"}, "pdGroup": group}
+    roles = zip(("p", "d", "d"), pool.engines, strict=True)
+    engines = [kit.engine(f"e{i}", one.backend.url, app="m", g="0", role=role) for i, (role, one) in enumerate(roles)]
+    pool.site.source.put(kit.model_server(workloadSelector=selector, kvConnector={"type": "http"}), *engines)
+    servers = ("default", "s")
+    await pool.site.table_where(lambda ingress: bool(ingress.keeper.table.servers[servers].groups))
+    await pool.site.table_where(lambda ingress: len(ingress.keeper.table.servers[servers].groups["0"].decode) == 2)
+    whole = await pool.ask(*ASKED["usage asked for"])
+    prefill = pool.engines[0].backend
+    assert "return_token_ids" not in prefill.requests[0].json
+    pool.engines[0].cuts, decoders = [], pool.engines[1:]
+    shared = [4]
+    for one in decoders:
+        one.cuts = shared
+    pool.engines = []
+    assert await pool.ask(*ASKED["usage asked for"]) == whole
+    assert pool.site.sample("continuations_total", way="extend") == 1
