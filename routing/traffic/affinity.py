@@ -24,9 +24,11 @@ class Affinity:
         if match.route.sticky is None or not match.session:
             return None
         pool = [backend.key for backend in serving(server)]
-        usable = [key for key in pool if key not in tried and self._is_sound(key, now_s)]
-        home = self._memory.home(server.name, match.session, usable, now_s)
-        if home is None or not self._has_room(home, usable):
+        home = self._memory.remembered(server.name, match.session, now_s)
+        if home not in pool or not self._is_usable(home, tried, now_s):
+            usable = [key for key in pool if self._is_usable(key, tried, now_s)]
+            home = self._memory.home(server.name, match.session, usable, now_s)
+        if home is None or not self._has_room(home, pool, tried, now_s):
             return None
         return {*tried, *pool} - {home}
 
@@ -34,20 +36,23 @@ class Affinity:
         """The session's request goes to `engine`: that is where its next one should go. True when it was its home."""
         if match.route.sticky is None or not match.session:
             return False
-        pool = [backend.key for backend in serving(server)]
-        was_home = self._memory.home(server.name, match.session, pool, now_s) == engine
+        home = self._memory.remembered(server.name, match.session, now_s)
+        if home is None:
+            pool = [backend.key for backend in serving(server)]
+            home = self._memory.home(server.name, match.session, pool, now_s)
         self._memory.remember(server.name, match.session, engine, now_s, ttl_s=match.route.sticky.ttl_s)
-        return was_home
+        return home == engine
 
-    def _is_sound(self, key: str, now_s: float) -> bool:
+    def _is_usable(self, key: str, tried: Collection[str], now_s: float) -> bool:
         load = self._load(key)
-        return not load.ejected and load.suspect_until_s <= now_s
+        return key not in tried and not load.ejected and load.suspect_until_s <= now_s
 
-    def _has_room(self, home: str, usable: list[str]) -> bool:
+    def _has_room(self, home: str, pool: list[str], tried: Collection[str], now_s: float) -> bool:
         settings, requests = self._settings, self._load(home).requests
         if requests < settings.requests_free:
             return True
-        others = [self._load(key).requests for key in usable if key != home]
+        usable = [key for key in pool if key != home and self._is_usable(key, tried, now_s)]
+        others = [self._load(key).requests for key in usable]
         return has_room(requests, others, load_factor=settings.load_factor, requests_free=settings.requests_free)
 
 

@@ -56,12 +56,9 @@ def test_mirror_and_failover_name_objects_that_should_exist(manifest: Any) -> No
         f"{RULE}.mirror": {"modelServerName": "x"},
         f"{RULE}.failover": [{"modelServerName": "y"}, {"externalModelProviderName": "z"}],
     })  # fmt: skip
-    assert (
-        references(route)[-3:]
-        == [
-            (f"{RULE}.failover[0].modelServerName", "ModelServer", "y"),
-            (f"{RULE}.failover[1].externalModelProviderName", "ExternalModelProvider", "z"),
-            (f"{RULE}.mirror.modelServerName", "ModelServer", "x"),
-        ]
-        or len(route["spec"]["rules"]) > 1
-    )
+    named = [found for found in references(route) if "failover" in found[0] or "mirror" in found[0]]
+    assert named == [
+        (f"{RULE}.failover[0].modelServerName", "ModelServer", "y"),
+        (f"{RULE}.failover[1].externalModelProviderName", "ExternalModelProvider", "z"),
+        (f"{RULE}.mirror.modelServerName", "ModelServer", "x"),
+    ]
