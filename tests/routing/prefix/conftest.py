@@ -26,7 +26,7 @@ HASHER = BlockHasher("test")
 SETTINGS = ExactSettings(credit_tokens=BLOCK)
 
 
-class Kit:
+class Lab:
     """A token is a letter here: four letters are a block of the exact index, eight one of the approximate index."""
 
     block, hasher = BLOCK, HASHER
@@ -73,7 +73,7 @@ class Filled:
     """One index behind one way to fill it."""
 
     def __init__(self, name: str) -> None:
-        self.exact, self.approximate = Kit.exact(), Kit.approximate(block_bytes=8)
+        self.exact, self.approximate = Lab.exact(), Lab.approximate(block_bytes=8)
         self.name = name
         self.index: Any = {
             "approximate": self.approximate,
@@ -84,23 +84,23 @@ class Filled:
     def holds(self, engine: str, prompt: str) -> None:
         """The engine's cache has the prompt."""
         if self.name == "approximate":
-            request = Kit.request(prompt)
+            request = Lab.request(prompt)
             self.index.routed(request, engine, 0.0)
             self.index.finished(request, engine, 1.0, succeeded=True)
         else:
             if engine not in self.exact.complete:
                 self.exact.begin(engine, is_complete=True)
-            self.exact.apply(engine, Kit.batch(Kit.stored(prompt)))
+            self.exact.apply(engine, Lab.batch(Lab.stored(prompt)))
 
     def matched(self, prompt: str, engines: Sequence[str]) -> list[int]:
-        found = self.index.matched_tokens(Kit.request(prompt), Kit.candidates(*engines))
+        found = self.index.matched_tokens(Lab.request(prompt), Lab.candidates(*engines))
         self.index.check()
         return list(found)
 
 
 @pytest.fixture(scope="session")
-def kit() -> type[Kit]:
-    return Kit
+def lab() -> type[Lab]:
+    return Lab
 
 
 @pytest.fixture(params=["approximate", "exact", "combined"])

@@ -40,17 +40,17 @@ def test_answers_keep_the_candidates_order(filled: Any) -> None:
     assert filled.matched(PROMPT + "!", ["c", "x", "a", "b"]) == [24, 0, 8, 16]
 
 
-def test_a_request_under_way_counts_from_its_choice(filled: Any, kit: Any) -> None:
+def test_a_request_under_way_counts_from_its_choice(filled: Any, lab: Any) -> None:
     filled.holds("a", "other stuff")
     filled.holds("b", "other stuff")
-    request = kit.request(PROMPT)
+    request = lab.request(PROMPT)
     filled.index.routed(request, "a", 0.0)
     assert filled.matched(PROMPT + "tail tail", ["a", "b"]) == [32, 0]
 
 
-def test_a_request_that_fails_leaves_nothing(filled: Any, kit: Any) -> None:
+def test_a_request_that_fails_leaves_nothing(filled: Any, lab: Any) -> None:
     filled.holds("a", "other stuff")
-    request, another = kit.request(PROMPT), kit.request(PROMPT)
+    request, another = lab.request(PROMPT), lab.request(PROMPT)
     filled.index.routed(request, "a", 0.0)
     filled.index.routed(another, "a", 0.0)
     filled.index.finished(request, "a", 1.0, succeeded=False)
@@ -59,9 +59,9 @@ def test_a_request_that_fails_leaves_nothing(filled: Any, kit: Any) -> None:
     assert filled.matched(PROMPT + "tail tail", ["a"]) == [0]
 
 
-def test_an_engine_that_is_gone_is_forgotten_with_all_it_held(filled: Any, kit: Any) -> None:
+def test_an_engine_that_is_gone_is_forgotten_with_all_it_held(filled: Any, lab: Any) -> None:
     filled.holds("a", PROMPT)
-    request = kit.request(PROMPT + PROMPT)
+    request = lab.request(PROMPT + PROMPT)
     filled.index.routed(request, "a", 0.0)
     filled.index.forget("a")
     assert filled.matched(PROMPT, ["a"]) == [0]
@@ -70,9 +70,9 @@ def test_an_engine_that_is_gone_is_forgotten_with_all_it_held(filled: Any, kit: 
     assert filled.matched(PROMPT, ["a", "b"]) == [0, 16]
 
 
-def test_forgetting_and_ending_what_is_not_known_does_nothing(filled: Any, kit: Any) -> None:
+def test_forgetting_and_ending_what_is_not_known_does_nothing(filled: Any, lab: Any) -> None:
     filled.index.forget("never seen")
-    filled.index.finished(kit.request(PROMPT), "never seen", 1.0, succeeded=False)
+    filled.index.finished(lab.request(PROMPT), "never seen", 1.0, succeeded=False)
     assert filled.matched(PROMPT, ["never seen"]) == [0]
 
 
@@ -82,17 +82,17 @@ def test_an_empty_and_a_short_prompt_match_nothing(filled: Any) -> None:
     assert filled.matched("ab", ["a"]) == [0]
 
 
-def test_an_adapters_blocks_are_its_own(filled: Any, kit: Any) -> None:
+def test_an_adapters_blocks_are_its_own(filled: Any, lab: Any) -> None:
     filled.holds("a", PROMPT)
-    adapted = kit.request(PROMPT, model="poet", is_adapter=True)
-    assert list(filled.index.matched_tokens(adapted, kit.candidates("a"))) == [0]
+    adapted = lab.request(PROMPT, model="poet", is_adapter=True)
+    assert list(filled.index.matched_tokens(adapted, lab.candidates("a"))) == [0]
 
 
-def test_a_cache_salt_keeps_tenants_apart(filled: Any, kit: Any) -> None:
+def test_a_cache_salt_keeps_tenants_apart(filled: Any, lab: Any) -> None:
     filled.holds("a", PROMPT)
-    salted = kit.request(PROMPT)
+    salted = lab.request(PROMPT)
     salted.memo["prefix.cache_salt"] = "tenant"
-    assert list(filled.index.matched_tokens(salted, kit.candidates("a"))) == [0]
+    assert list(filled.index.matched_tokens(salted, lab.candidates("a"))) == [0]
 
 
 def test_more_than_a_hundred_engines_each_get_their_own_answer(filled: Any) -> None:

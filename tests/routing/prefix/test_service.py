@@ -74,7 +74,7 @@ async def make_site(tmp_path: Path) -> AsyncIterator[Callable[..., Site]]:
         await site.stop()
 
 
-async def test_an_engine_is_followed_its_prompts_tokenised_and_matched(make_site: Any, kit: Any) -> None:
+async def test_an_engine_is_followed_its_prompts_tokenised_and_matched(make_site: Any, lab: Any) -> None:
     site = make_site()
     await site.service.start()
     site.service.took_engines(site.server.backends)
@@ -83,10 +83,10 @@ async def test_an_engine_is_followed_its_prompts_tokenised_and_matched(make_site
     view = site.view(prompt="hello")
     await site.service.prepare(view, site.server)
     assert list(view.token_ids or ()) == list(range(40))
-    assert site.service.knowledge.matched_tokens(view, kit.candidates("ns/e", "ns/quiet")) == [32, 0]
+    assert site.service.knowledge.matched_tokens(view, lab.candidates("ns/e", "ns/quiet")) == [32, 0]
 
 
-async def test_an_engine_without_events_is_known_by_its_text_beside_one_with(make_site: Any, kit: Any) -> None:
+async def test_an_engine_without_events_is_known_by_its_text_beside_one_with(make_site: Any, lab: Any) -> None:
     site = make_site()
     await site.service.start()
     site.service.took_engines(site.server.backends)
@@ -95,10 +95,10 @@ async def test_an_engine_without_events_is_known_by_its_text_beside_one_with(mak
     view.token_ids = range(256)
     site.service.knowledge.routed(view, "ns/quiet", 0.0)
     site.service.knowledge.finished(view, "ns/quiet", 1.0, succeeded=True)
-    assert site.service.knowledge.matched_tokens(view, kit.candidates("ns/e", "ns/quiet")) == [32, 255]
+    assert site.service.knowledge.matched_tokens(view, lab.candidates("ns/e", "ns/quiet")) == [32, 255]
 
 
-async def test_a_salt_is_noted_and_keeps_prompts_apart(make_site: Any, kit: Any) -> None:
+async def test_a_salt_is_noted_and_keeps_prompts_apart(make_site: Any, lab: Any) -> None:
     site = make_site()
     await site.service.start()
     site.service.took_engines(site.server.backends)
@@ -106,7 +106,7 @@ async def test_a_salt_is_noted_and_keeps_prompts_apart(make_site: Any, kit: Any)
     view = site.view(prompt=list(range(40)), cache_salt="tenant")
     await site.service.prepare(view, site.server)
     assert list(view.token_ids or ()) == list(range(40))
-    assert site.service.knowledge.matched_tokens(view, kit.candidates("ns/e")) == [0]
+    assert site.service.knowledge.matched_tokens(view, lab.candidates("ns/e")) == [0]
 
 
 async def test_an_engine_gone_is_forgotten_and_one_that_moved_is_met_again(make_site: Any) -> None:

@@ -74,10 +74,10 @@ class Deaf:
 
 
 class Listening:
-    def __init__(self, kit: Any, settings: EventSettings) -> None:
-        self.kit, self.index = kit, kit.exact()
+    def __init__(self, lab: Any, settings: EventSettings) -> None:
+        self.lab, self.index = lab, lab.exact()
         self.beginnings: list[tuple[str, bool]] = []
-        self.subscriber = KvEventSubscriber(settings, kit.hasher, self.take, clock=SystemClock())
+        self.subscriber = KvEventSubscriber(settings, lab.hasher, self.take, clock=SystemClock())
 
     def take(self, heard: Heard) -> None:
         if isinstance(heard.news, Begin):
@@ -87,7 +87,7 @@ class Listening:
             self.index.apply(heard.engine, heard.news.batch, heard.rank)
 
     def matched(self, prompt: str, engine: str = "e") -> int:
-        return int(self.index.match(self.kit.request(prompt), self.kit.candidates(engine)).tokens[0])
+        return int(self.index.match(self.lab.request(prompt), self.lab.candidates(engine)).tokens[0])
 
     async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
@@ -98,8 +98,8 @@ class Listening:
 
 
 @pytest_asyncio.fixture
-async def listening(kit: Any) -> AsyncIterator[Listening]:
-    made = Listening(kit, QUICK)
+async def listening(lab: Any) -> AsyncIterator[Listening]:
+    made = Listening(lab, QUICK)
     await made.subscriber.start()
     yield made
     await made.subscriber.stop()
@@ -235,8 +235,8 @@ async def test_an_endpoint_that_is_none_harms_nobody(listening: Listening, make_
     await engine.stop()
 
 
-async def test_a_burst_larger_than_what_may_wait_arrives_whole(kit: Any, make_engine: Any) -> None:
-    listening = Listening(kit, EventSettings(probe_s=0.3, pending_batches_max=4))
+async def test_a_burst_larger_than_what_may_wait_arrives_whole(lab: Any, make_engine: Any) -> None:
+    listening = Listening(lab, EventSettings(probe_s=0.3, pending_batches_max=4))
     await listening.subscriber.start()
     engine = make_engine(blocks=4096)
     listening.subscriber.follow("e", [engine.source])
@@ -247,8 +247,8 @@ async def test_a_burst_larger_than_what_may_wait_arrives_whole(kit: Any, make_en
     await engine.stop()
 
 
-async def test_stopping_twice_and_starting_again_is_allowed(kit: Any, make_engine: Any) -> None:
-    listening = Listening(kit, QUICK)
+async def test_stopping_twice_and_starting_again_is_allowed(lab: Any, make_engine: Any) -> None:
+    listening = Listening(lab, QUICK)
     await listening.subscriber.stop()
     engine = make_engine()
     engine.serve("aaaabbbb")
