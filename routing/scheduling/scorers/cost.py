@@ -20,8 +20,8 @@ from hekla.routing.load_columns import Vector
 from hekla.routing.scheduling.forecast import Forecaster, Forecasts
 from hekla.routing.scheduling.interface import Candidate, RequestView
 
-DECODE_WEIGHT = 0.3
-RENT = 1.0
+DECODE_WEIGHT = 0.6
+RENT = 3.0
 NOTICEABLE_S = 1e-3
 """Costs are compared after adding this: without it an idle engine would make all others score nothing."""
 

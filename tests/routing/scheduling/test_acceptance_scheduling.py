@@ -190,7 +190,7 @@ def test_cost_chooses_by_the_seconds(sched: Any) -> None:
     bench.knowledge.holds = {"cached": 900, "queued": 1000}
     bench.loads.add("queued", Counts(1, 5000, 0, 5000, 5000))
     assert bench.plan(sched.request(1000)).server.backend.key == "cached"
-    bench.loads.add("cached", Counts(1, 3000, 0, 3000, 3000))
+    bench.loads.add("cached", Counts(1, 6000, 0, 6000, 6000))
     assert bench.plan(sched.request(1000)).server.backend.key == "cold", "affinity breaks when its queue costs more"
 
 
