@@ -11,15 +11,13 @@ from dataclasses import dataclass
 
 from hekla.routing.admission.core import AdmissionCore
 from hekla.routing.admission.interface import Admitted, Choice, Rejected, Spent, Waiting
-from hekla.routing.admission.settings import AdmissionSettings, Objective
+from hekla.routing.admission.objective import is_kept, objective_for
+from hekla.routing.admission.settings import AdmissionSettings
 from hekla.routing.disaggregation import AllTried, NothingReady, Plan
-from hekla.routing.scheduling.forecast import Forecast
 from hekla.routing.scheduling.interface import Busy
 from hekla.simulation.flight import Flight
 from hekla.simulation.loop import Event, EventLoop
 
-STEP_MARGIN = 1.1
-"""What joins later makes steps longer: a forecast at the very limit would break it."""
 LOOK_AGAIN_S = 0.001
 """Least time between two looks that nothing but time has caused."""
 
@@ -34,15 +32,6 @@ class Admission:
     weights: tuple[tuple[str, float], ...] = ()
     output_tokens: int = 200
     """Estimate of an answer's length until the first have ended."""
-
-
-def keeps(objective: Objective, forecast: Forecast) -> bool:
-    """Whether the forecast keeps every part of the objective that is set."""
-    return not (
-        (objective.ttft_s and forecast.ttft_s > objective.ttft_s)
-        or (objective.step_s and STEP_MARGIN * forecast.step_s > objective.step_s)
-        or (objective.kv_share and forecast.kv_share > objective.kv_share)
-    )
 
 
 class Gate:
@@ -112,7 +101,8 @@ class Gate:
         except (Busy, AllTried, NothingReady):
             return None
         forecast = flight.router.dispatcher.forecaster.of_chosen(flight.view, plan.server)
-        fits = all(keeps(objective, forecast) for objective in self._admission.settings.objectives[:1])
+        objective = objective_for(self._admission.settings.objectives, flight.view.model, item.priority)
+        fits = is_kept(objective, ttft_s=forecast.ttft_s, step_s=forecast.step_s, kv_share=forecast.kv_share)
         return Choice(plan.server.backend.key, fits, round(forecast.uncached_tokens), plan)
 
     def _go(self, admitted: Admitted) -> None:

@@ -75,7 +75,8 @@ def test_kv_is_pulled_from_the_engine_that_computed_it_and_freed_there(
     assert prefill.cache.used == 0
     assert (pulled.cached, pulled.pulled) == (31, 31)
     assert pulled.first_s == pytest.approx(1.0 + 0.05 + 31 * 1000 / 25e9 + 0.011)
-    prefill.check(), decode.check()
+    prefill.check()
+    decode.check()
 
 
 def test_kv_that_nobody_pulled_in_time_is_freed_and_computed_anew(
