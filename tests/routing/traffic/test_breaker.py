@@ -60,14 +60,16 @@ def test_failures_older_than_the_window_do_not_count() -> None:
 def test_after_its_time_it_probes_and_enough_successes_close_it() -> None:
     breaker = Breaker()
     failing(breaker, 0.0)
-    breaker.tick(9.9)
-    assert breaker.state is State.OPEN
-    breaker.tick(10.0)
-    assert breaker.state is State.PROBING
-    breaker.succeeded(10.1, SETTINGS)
-    assert breaker.state is State.PROBING
-    breaker.succeeded(10.2, SETTINGS)
-    assert breaker.state is State.CLOSED
+    states = []
+    for step in (
+        lambda: breaker.tick(9.9),
+        lambda: breaker.tick(10.0),
+        lambda: breaker.succeeded(10.1, SETTINGS),
+        lambda: breaker.succeeded(10.2, SETTINGS),
+    ):
+        step()
+        states.append(breaker.state)
+    assert states == [State.OPEN, State.PROBING, State.PROBING, State.CLOSED]
 
 
 def test_a_failed_probe_opens_it_for_twice_as_long_up_to_the_longest() -> None:
