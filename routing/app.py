@@ -137,9 +137,10 @@ class Ingress:
         self.gate = Gate(
             settings.admission, proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
             server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
-            metrics=self.metrics.admission, clock=clock, tasks=self._tasks, on_service=self.limits.ledger.taken,
+            metrics=self.metrics.admission, clock=clock, tasks=self._tasks,
         )  # fmt: skip
         self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
+        self.gate.on_service = self.limits.ledger.taken
         engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
         targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
         journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)

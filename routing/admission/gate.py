@@ -101,11 +101,13 @@ class Gate:
     def __init__(
         self, settings: AdmissionSettings, plan: PlanFirst, dispatcher: Dispatcher, *,
         server_now: Callable[[ServerKey], ModelServer | None], outputs: OutputEstimator, metrics: AdmissionMetrics,
-        clock: Clock, tasks: TaskOwner, on_service: Callable[[str, float], None] = lambda key, cost: None,
+        clock: Clock, tasks: TaskOwner,
     ) -> None:  # fmt: skip
         self.settings, self._plan, self._dispatcher = settings, plan, dispatcher
         self._server_now, self._outputs, self._metrics = server_now, outputs, metrics
-        self._clock, self._tasks, self._on_service = clock, tasks, on_service
+        self._clock, self._tasks = clock, tasks
+        self.on_service: Callable[[str, float], None] = lambda key, cost: None
+        """Told what each ended request has cost, by its `service_key`: for the other replicas."""
         self._queues: dict[ServerKey, Queue] = {}
         self._numbers = itertools.count()
 
@@ -272,7 +274,7 @@ class Gate:
                     del self._queues[key]
             name = server.name
             queue = self._queues[server.key] = Queue(
-                self.settings, lambda *served: self._on_service(service_key(name, *served[:2]), served[2])
+                self.settings, lambda *served: self.on_service(service_key(name, *served[:2]), served[2])
             )
         queue.core.engines = len(server.backends)
         return queue

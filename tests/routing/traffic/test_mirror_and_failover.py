@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hekla.routing.admission.settings import AdmissionSettings
 from hekla.routing.config import LimitSettings, RoutingSettings
 from hekla.routing.load import Counts
 from hekla.routing.traffic.settings import FailoverSettings, MirrorSettings, TrafficSettings
@@ -190,7 +191,9 @@ async def test_a_busy_target_gives_way_only_when_the_settings_say_so(
         await answer.reply(429, {"error": "busy"})
 
     failover = TrafficSettings(failover=FailoverSettings(when_busy=when_busy))
-    settings = RoutingSettings(traffic=failover, limits=LimitSettings(engine_requests_max=5))
+    settings = RoutingSettings(
+        traffic=failover, limits=LimitSettings(engine_requests_max=5), admission=AdmissionSettings(timeout_s=0.2)
+    )
     broken, good = await start_backend(busy), await start_backend()
     engines = [kit.engine("e0", broken.url), kit.engine("e1", good.url, app="b")]
     site = await failing_over(start_site, kit, *engines, settings=settings)
