@@ -78,6 +78,8 @@ class TokeniserSettings:
 
     deadline_s: float = 0.05
     """A prompt not tokenised by then is scheduled by its text: waiting longer costs more than a poorer choice."""
+    deadline_s_per_mib: float = 1.0
+    """Added for each MiB of the request: encoding takes about half of it, and computing such a prompt seconds."""
     threads: int = 2
     """Encoders at work at once; the tokenizer releases the interpreter's lock."""
     pending_max: int = 256
@@ -88,7 +90,14 @@ class TokeniserSettings:
     """Largest request whose prompt is tokenised: a million tokens."""
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "threads", "pending_max", "cache_bytes_max", "prompt_bytes_max"):
+        for name in (
+            "deadline_s",
+            "deadline_s_per_mib",
+            "threads",
+            "pending_max",
+            "cache_bytes_max",
+            "prompt_bytes_max",
+        ):
             _positive(f"prefix.tokeniser.{name}", getattr(self, name))
 
 

@@ -101,13 +101,16 @@ class Tokeniser:
         self._pending += 1
         work = self._tasks.spawn(self._tokens(path, body, model, teacher), "prompt")
         work.add_done_callback(lambda _: self._done())
-        done, _ = await asyncio.wait({work}, timeout=self._settings.deadline_s)
+        done, _ = await asyncio.wait({work}, timeout=self._deadline_s(body))
         self.seconds(self._clock.monotonic() - began_s)
         if not done:
             self.counts.late += 1  # it goes on: what it learns helps the next prompt
             return None
         found: Sequence[int] | None = work.result()
         return found
+
+    def _deadline_s(self, body: Body) -> float:
+        return self._settings.deadline_s + self._settings.deadline_s_per_mib * len(body.raw) / 2**20
 
     def _done(self) -> None:
         self._pending -= 1
