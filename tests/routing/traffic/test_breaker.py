@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -61,12 +62,13 @@ def test_after_its_time_it_probes_and_enough_successes_close_it() -> None:
     breaker = Breaker()
     failing(breaker, 0.0)
     states = []
-    for step in (
+    steps: list[Callable[[], None]] = [
         lambda: breaker.tick(9.9),
         lambda: breaker.tick(10.0),
         lambda: breaker.succeeded(10.1, SETTINGS),
         lambda: breaker.succeeded(10.2, SETTINGS),
-    ):
+    ]
+    for step in steps:
         step()
         states.append(breaker.state)
     assert states == [State.OPEN, State.PROBING, State.PROBING, State.CLOSED]
