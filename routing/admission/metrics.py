@@ -14,6 +14,9 @@ SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ALL = "_all"
 """Value of `user_id`: who a user is must not become a label."""
 
+CHILDREN_MAX = 10_000
+"""Models whose counters are kept at hand."""
+
 MakeCounter = Callable[[str, str, tuple[str, ...]], Counter]
 MakeGauge = Callable[[str, str, tuple[str, ...]], Gauge]
 
@@ -44,6 +47,8 @@ class AdmissionMetrics:
             "rate_limit_exceeded_total", "Requests above a rate limit", ("model", "limit_type", "path")
         )
 
+        self._children: dict[str, tuple[Counter, Gauge]] = {}
+
     def waits(self, model: str, item: Waiting, count: int) -> None:
         """It begins to wait (1), or does no longer (-1)."""
         self._size.labels(model, ALL).inc(count)
@@ -56,18 +61,29 @@ class AdmissionMetrics:
             self._s_cancelled.labels(model).inc()
 
     def admitted(self, model: str, item: Waiting, waited_s: float) -> None:
-        self._dequeued.labels(model, ALL).inc()
+        dequeued, inflight = self._kept(model)
+        dequeued.inc()
         self._duration.at(model, ALL).observe(waited_s)
-        self._inflight.labels(model).inc()
+        inflight.inc()
         if item.session:
             self._s_dequeued.labels(model).inc()
             self._s_duration.at(model).observe(waited_s)
             self._s_inflight.labels(model).inc()
 
     def ended(self, model: str, item: Waiting) -> None:
-        self._inflight.labels(model).dec()
+        self._kept(model)[1].dec()
         if item.session:
             self._s_inflight.labels(model).dec()
+
+    def _kept(self, model: str) -> tuple[Counter, Gauge]:
+        """What every request touches, looked up once: `labels` takes a lock."""
+        found = self._children.get(model)
+        if found is None:
+            if len(self._children) >= CHILDREN_MAX:
+                self._children.clear()
+            found = (self._dequeued.labels(model, ALL), self._inflight.labels(model))
+            self._children[model] = found
+        return found
 
     def refused(self, model: str, reason: str) -> None:
         self._refused.labels(model, reason).inc()
