@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -129,7 +130,7 @@ class Fleet:
         for request in self.workload.requests:
             self._expect(request)
         for at_s, position in self.settings.kills:
-            self.loop.at(at_s, lambda position=position: self._kill(f"e{position}"))  # type: ignore[misc]
+            self.loop.at(at_s, partial(self._kill, f"e{position}"))
         self.loop.after(REPORT_S, self._report)
         self.loop.run(self.settings.until_s)
         workload = self.workload

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 EVENTS_MAX = 200_000_000
 """A run of more events than this is taken for one that never ends."""
 

@@ -27,8 +27,11 @@ class LlmdBlend:
         held = forecasts.kv_share - forecasts.uncached_tokens / np.maximum(self._capacity(chosen), 1.0)
         match = match_of(request, chosen, self._forecaster.knowledge)
         prefix, queue, kv = self._weights
-        total = prefix * match.share + queue * spread(chosen.loads[col.REQUESTS]) + kv * (1 - np.clip(held, 0, 1))
-        return total / (prefix + queue + kv)
+        total: Vector = (
+            prefix * match.share + queue * spread(chosen.loads[col.REQUESTS]) + kv * (1 - np.clip(held, 0, 1))
+        )
+        blended: Vector = total / (prefix + queue + kv)
+        return blended
 
     def _capacity(self, chosen: Sequence[Candidate]) -> Vector:
         rates = self._forecaster.rates

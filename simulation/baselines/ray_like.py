@@ -10,6 +10,7 @@ import numpy as np
 
 from hekla.routing import load_columns as col
 from hekla.routing.load_columns import Vector
+from hekla.routing.scheduling.candidates import Mask
 from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge, RequestView
 from hekla.simulation.baselines.rules import as_candidates, lowest, match_of
 
@@ -30,7 +31,7 @@ class RayLike:
         return lowest(queue, match.share == best) if best >= self._share else lowest(queue)
 
 
-def _two(request: RequestView, count: int) -> Vector:
+def _two(request: RequestView, count: int) -> Mask:
     """Marks two candidates at random, or the only one."""
     first = int(request.random * count)
     second = (first + 1 + int(request.random * (count - 1))) % count

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hekla.routing.load_columns import Vector
-from hekla.routing.scheduling.candidates import Candidates
+from hekla.routing.scheduling.candidates import Candidates, Mask
 from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge, RequestView
 from hekla.routing.scheduling.knowledge import matched, prompt_tokens
 
@@ -28,17 +28,21 @@ def match_of(request: RequestView, candidates: Candidates, knowledge: PrefixKnow
     return Match(tokens, tokens / total, total)
 
 
-def lowest(costs: Vector, among: Vector | None = None) -> Vector:
+def lowest(costs: Vector, among: Mask | None = None) -> Vector:
     """1 for the least of the costs (among those where `among` is true), 0 for all others: ties are drawn by lot."""
     if among is not None:
         costs = np.where(among, costs, np.inf)
-    return (costs == costs.min()).astype(np.float64)
+    marked: Vector = (costs == costs.min()).astype(np.float64)
+    return marked
 
 
 def spread(values: Vector) -> Vector:
     """(max - x) / (max - min): 1 for the least loaded; all 1 when all are equal."""
     low, high = values.min(), values.max()
-    return (high - values) / (high - low) if high > low else np.ones(len(values))
+    if high <= low:
+        return np.ones(len(values))
+    shares: Vector = (high - values) / (high - low)
+    return shares
 
 
 def as_candidates(candidates: Sequence[Candidate]) -> Candidates:

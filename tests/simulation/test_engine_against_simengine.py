@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -78,7 +79,7 @@ def run_fast(case: Case) -> Outcome:
     engine = Engine("e", spec, loop, recorder)
     for number, (arrival, prompt, output) in enumerate(case.requests):
         request = SimRequest(number, arrival, len(prompt), output, names_of(prompt))
-        loop.at(arrival, lambda request=request: engine.submit(request))  # type: ignore[misc]
+        loop.at(arrival, partial(engine.submit, request))
     loop.run()
     engine.check()
     return recorder.outcome
