@@ -151,7 +151,7 @@ class Tokeniser:
             return None
         if known.checks[path] > 0:
             known.checks[path] -= 1
-            self._tasks.spawn(self._compare(known, path, body, model, teacher, found), "compare")
+            self._tasks.spawn(self._compare(known, path, body, model=model, teacher=teacher, found=found), "compare")
         return found
 
     def _read(self, folder: str) -> Vocabulary | None:
@@ -163,7 +163,7 @@ class Tokeniser:
             return None
 
     async def _compare(
-        self, known: _Model, path: str, body: Body, model: str, teacher: Teacher, found: array[int]
+        self, known: _Model, path: str, body: Body, *, model: str, teacher: Teacher, found: array[int]
     ) -> None:
         try:
             seen = await self._remote(body, model, teacher)
