@@ -54,8 +54,6 @@ class Engine:
         """Hold blocks and wait for KV from elsewhere."""
         self.adapters = AdapterSlots(spec.limits.max_loras)
         self.preemptions = 0
-        self.prompt_tokens_computed = 0
-        self.busy_s = 0.0
         self.is_stopped = False
         self._loop, self._listener, self._size = loop, listener, spec.block_tokens
         self._pace = pace or Pace(spec.model)
@@ -216,7 +214,6 @@ class Engine:
         """The planned steps are done."""
         jump, chunks = self._jump, self._chunks
         self._event, self._jump, self._chunks = None, 0, []
-        self.busy_s += self._loop.monotonic() - self._began_s
         before = self.batch.steps
         self.batch.advance(jump)
         for sequence in self.batch.due():
@@ -233,7 +230,6 @@ class Engine:
     def _computed(self, sequence: Sequence, new: int) -> None:
         """A prompt chunk is done; with the last one comes a token."""
         sequence.computed += new
-        self.prompt_tokens_computed += new
         self.batch.name_blocks(sequence)
         if sequence.computed < sequence.tokens:
             return
@@ -287,11 +283,10 @@ class Engine:
         return need
 
     def _grow(self, sequence: Sequence, new: int) -> bool:
-        need = -(-(sequence.computed + new) // self._size) - sequence.blocks
-        if need > 0:
-            if not self.cache.allocate(need):
-                return False
-            sequence.blocks += need
+        need = max(0, -(-(sequence.computed + new) // self._size) - sequence.blocks)
+        if not self.cache.allocate(need):
+            return False
+        sequence.blocks += need
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
