@@ -63,6 +63,13 @@ class Site:
         return int(self._process.num_fds())
 
     async def active(self) -> float:
+        """Requests in flight; nan when it does not answer in time."""
+        try:
+            return await self._active()
+        except (aiohttp.ClientError, TimeoutError):
+            return float("nan")
+
+    async def _active(self) -> float:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{self.url}/metrics") as response:
             found = re.search(r"^hekla_router_active_requests (\S+)", await response.text(), re.MULTILINE)

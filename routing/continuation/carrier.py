@@ -49,7 +49,7 @@ class Continuation:
         self._server_now, self._metrics, self._clock = server_now, metrics, clock
 
     async def carry_on(self, call: Call, broken: StreamBroken) -> None:
-        """Ends the client's stream, in good order or with an error event; raises neither."""
+        """Ends the client's stream, in good order or with an error event."""
         exchange, body, target = call.exchange, call.view.body, call.target
         began_s, first_byte_s = exchange.upstream_started_s, exchange.first_byte_s
         losses = Losses(self._settings)
@@ -62,7 +62,7 @@ class Continuation:
                     return
                 except StreamBroken as again:
                     broken = again
-        except CannotContinue as reason:
+        except (CannotContinue, Refusal) as reason:  # a refusal can't be told as one: the answer has begun
             await self._cut_off(call, broken, str(reason))
         finally:
             exchange.upstream_started_s, exchange.first_byte_s = began_s, first_byte_s
