@@ -92,11 +92,15 @@ class Fleet:
 
 def _counters(page: str) -> dict[str, float]:
     found = dict.fromkeys(COUNTED.values(), 0.0)
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            if sample.name in COUNTED:
-                found[COUNTED[sample.name]] += sample.value
+    for name, _, value in samples_of(page):
+        if name in COUNTED:
+            found[COUNTED[name]] += value
     return found
+
+
+def samples_of(page: str) -> list[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of every sample of a Prometheus page."""
+    return [(s.name, s.labels, s.value) for family in text_string_to_metric_families(page) for s in family.samples]
 
 
 @contextlib.contextmanager

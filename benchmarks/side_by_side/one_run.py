@@ -10,14 +10,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from side_by_side.arms import Arm, engine_by_hand
-from side_by_side.fleet import SERVED_NAME, Fleet
+from side_by_side.fleet import SERVED_NAME, Fleet, samples_of
 from side_by_side.results import Run, percentile
 from side_by_side.routers import router
 from side_by_side.workload import Prompt, Shape
 
+TOLD = {
+    ("hekla_router_tokenised_prompts_total", "late"): "prompts_tokenised_late",
+    ("hekla_router_tokenised_prompts_total", "local"): "prompts_tokenised",
+    ("hekla_router_tokenised_prompts_total", "engine"): "prompts_tokenised",
+    ("hekla_router_prefix_precision_sum", ""): "precision_sum",
+    ("hekla_router_prefix_precision_count", ""): "precision_count",
+    ("hekla_router_forecast_error_ratio", "ttft"): "ttft_forecast_error",
+}
+"""Of hekla's own metrics, by name and one label's value: they tell a poor choice from poor knowledge."""
 CLIENT = Path(__file__).parent / "client.py"
 CLIENT_DEADLINE_S = 1800
 
@@ -48,8 +58,19 @@ def one_run(arm: Arm, shape: Shape, seed: int, prompts: list[Prompt], fleet: Fle
         available = (psutil.cpu_count() or 1) * (time.monotonic() - began)
         return _run_of(
             (shape.name, seed, arm.name), told, _growth(counted, fleet.counters()),
-            {**spent, "others_cpu_share": round(others / available, 3)},
+            {**spent, "others_cpu_share": round(others / available, 3)}, _told_by(arm, url),
         )  # fmt: skip
+
+
+def _told_by(arm: Arm, url: str) -> dict[str, float]:
+    if arm.kind != "hekla":
+        return {}
+    found: dict[str, float] = {}
+    for name, labels, value in samples_of(httpx.get(f"{url}/metrics", timeout=30).text):
+        for (wanted, label), title in TOLD.items():
+            if name == wanted and (not label or label in labels.values()):
+                found[title] = round(found.get(title, 0.0) + value, 3)
+    return found
 
 
 def _by_hand(arm: Arm, prompt: Prompt, number: int, fleet: Fleet) -> int:
@@ -77,7 +98,11 @@ def _growth(before: list[dict[str, float]], after: list[dict[str, float]]) -> li
 
 
 def _run_of(
-    key: tuple[str, int, str], told: dict[str, Any], engines: list[dict[str, float]], spent: dict[str, float]
+    key: tuple[str, int, str],
+    told: dict[str, Any],
+    engines: list[dict[str, float]],
+    spent: dict[str, float],
+    said: dict[str, float],
 ) -> Run:
     records, seconds = told["records"], told["seconds"]
     answered = [record for record in records if not record["error"]]
@@ -99,6 +124,7 @@ def _run_of(
         hit_rate_by_engine=[_rate(engine["hit_tokens"], engine["queried_tokens"]) for engine in engines],
         preemptions=int(sum(engine["preemptions"] for engine in engines)),
         prompt_tokens_mean=round(statistics.fmean(r["prompt_tokens"] for r in answered), 1) if answered else 0.0,
+        told=said,
         first_error=failed[0]["error"] if failed else "",
         **spent,
     )

@@ -37,6 +37,8 @@ class Run:
     engines_cpu_s: float = 0.0
     others_cpu_share: float = 0.0
     """Of the machine's cores, what neither engines nor router nor client used: a noisy neighbour shows here."""
+    told: dict[str, float] = field(default_factory=dict)
+    """What hekla says of itself at the end, by the names in `TOLD`."""
     first_error: str = ""
 
     @property
