@@ -97,17 +97,17 @@ OURS = HEKLA.name
 
 def admission_scenarios(quick: bool) -> list[Scenario]:
     policies = ("predictive", "none", *(f"cap-{cap}" for cap in (CAPS[2:5] if quick else CAPS)))
-    seconds = 60.0 if quick else 100.0
+    seconds = 60.0 if quick else 150.0
     return [
         Scenario("admission 24/s", "W1", 24, "good_per_s", "W1 offered at 24/s", admission="yes",
                  policies=policies, seconds=seconds)
     ]  # fmt: skip
 
 
-def policies_for(scenario: Scenario, quick: bool) -> Sequence[str]:
+def policies_for(scenario: Scenario, *, few: bool) -> Sequence[str]:
     if scenario.policies:
         return scenario.policies
-    if quick:
+    if few:
         return (OURS, *ROBUST, "static-oracle")
     return tuple(policy.name for policy in (HEKLA, *BASELINES, *ORACLES))
 
@@ -177,9 +177,13 @@ def _code(seed: int, users: int, seconds: float) -> Workload:
     return sessions.conversations(sessions.CODE_GENERATION, seed, users=users, seconds=seconds, warm_s=seconds / 8)
 
 
+def trace_file(data: Path) -> Path:
+    return data / "traces" / mooncake.CONVERSATION
+
+
 @cache
 def _trace(data: str) -> Sequence[SimRequest]:
-    path = Path(data) / "traces" / mooncake.CONVERSATION
+    path = trace_file(Path(data))
     return mooncake.read(path) if path.is_file() else mooncake.conversation_like(0, seconds=3537)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from report import Report
-from routing_scenarios import Job, Scenario, admission_scenarios, claim_of, policies_for, run_job, scenarios
+from routing_scenarios import Job, Scenario, admission_scenarios, claim_of, policies_for, run_job, scenarios, trace_file
 
 from hekla.simulation.intervals import Interval, bootstrap, paired_gain
 from hekla.simulation.records import Summary
@@ -107,7 +107,8 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few policies, two seeds, short runs: about a minute")
     parser.add_argument("--seeds", type=int, default=0, help="runs per policy and scenario (default: 5, quick 2)")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", default="", help="only scenarios whose name begins so")
+    parser.add_argument("--few", action="store_true", help="the strongest rivals only, runs in full length")
+    parser.add_argument("--only", default="", help="only scenarios whose names begin so, separated by commas")
     return parser.parse_args()
 
 
@@ -117,17 +118,18 @@ def main() -> None:
     data = Path(os.environ.get("HEKLA_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     seeds = options.seeds or (2 if options.quick else 5)
     every, queued = scenarios(data, options.quick), admission_scenarios(options.quick)
-    chosen = [scenario for scenario in every if scenario.name.startswith(options.only)]
-    queued = [scenario for scenario in queued if scenario.name.startswith(options.only)]
+    wanted = tuple(options.only.split(","))
+    chosen = [scenario for scenario in every if scenario.name.startswith(wanted)]
+    queued = [scenario for scenario in queued if scenario.name.startswith(wanted)]
     jobs = [
         Job(scenario, policy, seed)
         for seed in range(1, seeds + 1)
         for scenario in (*chosen, *queued)
-        for policy in policies_for(scenario, options.quick)
+        for policy in policies_for(scenario, few=options.quick or options.few)
         if seed <= scenario.seeds_max
     ]
     jobs.sort(key=lambda job: -job.scenario.cost)
-    report.say(f"{len(jobs)} runs; W3 is of {chosen and scenarios_source(data)}")
+    report.say(f"{len(jobs)} runs; W3 is of {trace_source(data)}")
     results = run_all(jobs, options.processes, report)
     for scenario in (*chosen, *queued):
         tell(report, scenario, results)
@@ -137,8 +139,8 @@ def main() -> None:
     report.finish(options.json)
 
 
-def scenarios_source(data: Path) -> str:
-    return "the real Mooncake trace" if (data / "traces").is_dir() else "a likeness of the Mooncake trace"
+def trace_source(data: Path) -> str:
+    return "the real Mooncake trace" if trace_file(data).is_file() else "a likeness of the Mooncake trace"
 
 
 class Judge:
