@@ -6,6 +6,8 @@ from hekla.platform.api.meta import Json
 
 _FROM_REPORT = (
     "message", "progress", "address", "nodeName", "pid", "supervisorPid", "models", "maxModelLen", "kvEvents",
+    "adapters", "adapterSlots",
+    "kvReplay",
 )  # fmt: skip
 
 _FINAL = frozenset({"Stopped", "Failed"})

@@ -137,6 +137,7 @@ class FakeSupervisor:
             models=list(state.models),
             max_model_len=state.max_model_len,
             kv_events=state.kv_events,
+            kv_replay=state.kv_replay,
         )
 
     def __repr__(self) -> str:

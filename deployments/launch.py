@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hekla.platform.api.kinds.engine import Phase
+from hekla.platform.api.kinds.engine import EngineAdapter, Phase
 from hekla.platform.api.meta import ApiModel
 
 EngineType = Literal["vLLM", "SGLang", "Simulated", "Command"]
@@ -66,6 +66,7 @@ class EngineReport(ApiModel):
     models: list[str] = Field(default_factory=list)
     max_model_len: int = 0
     kv_events: str = ""
+    kv_replay: str = ""
 
 
 # An engine supervisor (SUPERVISOR_TARGET; `FakeSupervisor` beside it) is a class with these async methods:
@@ -74,6 +75,8 @@ class EngineReport(ApiModel):
 #   start() -> None                                begins the work in the background; idempotent
 #   report(seen: int, wait_s: float) -> dict       an EngineReport; returns when version > seen or wait_s passed
 #   drain(grace_s: float) -> None                  Draining, waits until idle or grace_s, then stops the process: Stopped
+#   set_adapters(owner: str, wanted: list) -> None  LoRA adapters (`AdapterAsk` as JSON) that `owner`, a ModelServer, wants;
+#                                                  replaces what it wanted before, and returns before they are loaded
 #   stop() -> None                                 ends the process tree now: Stopped
 #   logs(offset: int, limit: int) -> dict          {"text", "next", "size"}: bytes [offset, offset+limit) of its log;
 #                                                  a negative offset counts from the end

@@ -165,7 +165,8 @@ class EngineSupervisor:
         self._process = await KeptProcess.start(
             plan.argv, env, TERM_GRACE_S, self._log.path.parent, scratch=self._claims.scratch()
         )
-        self._apply(Spawned(self._process.pid, f"http://{_in_url(site.node_ip)}:{site.port}", plan.kv_events))
+        address = f"http://{_in_url(site.node_ip)}:{site.port}"
+        self._apply(Spawned(self._process.pid, address, plan.kv_events, plan.kv_replay))
         if self._state.phase in ENDED:
             self._process.kill()
 
@@ -315,6 +316,7 @@ class EngineSupervisor:
             models=list(state.models),
             max_model_len=state.max_model_len,
             kv_events=state.kv_events,
+            kv_replay=state.kv_replay,
         )
 
     def __repr__(self) -> str:

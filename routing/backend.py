@@ -27,6 +27,9 @@ class Backend:
     max_model_len: int = 0
     """Context length in tokens, 0 while unknown."""
     kv_events: str = ""
+    """Where it publishes its KV events (ZMQ); empty: it does not."""
+    kv_replay: str = ""
+    """Where past ones are had again; empty: nowhere, or only the engine knows."""
 
 
 _EJECTION_NUMBERS = {
@@ -102,6 +105,7 @@ def backend_of(engine: Json) -> Backend | None:
         node=status.get("nodeName", ""),
         max_model_len=status.get("maxModelLen", 0),
         kv_events=status.get("kvEvents", ""),
+        kv_replay=status.get("kvReplay", ""),
     )
 
 

@@ -61,6 +61,7 @@ class Spawned:
     pid: int
     address: str
     kv_events: str = ""
+    kv_replay: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class State:
     models: tuple[str, ...] = ()
     max_model_len: int = 0
     kv_events: str = ""
+    kv_replay: str = ""
     spawned_at: float = 0.0
     failures: int = field(default=0, compare=False)
     """Failed probes in a row."""
@@ -161,7 +163,8 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
         case Spawned():
             if state.phase not in ("Starting", "Fetching"):
                 return state, ()
-            state = replace(state, address=event.address, pid=event.pid, kv_events=event.kv_events, spawned_at=now)
+            events = {"kv_events": event.kv_events, "kv_replay": event.kv_replay}
+            state = replace(state, address=event.address, pid=event.pid, **events, spawned_at=now)
             return _to(state, "Loading", "the engine is starting"), ()
         case Loaded():
             return _loading(state, event), ()

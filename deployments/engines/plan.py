@@ -38,6 +38,8 @@ class Plan:
     """Added to the supervisor's own environment; the manifest's values have won already."""
     kv_events: str = ""
     """ZMQ endpoint to report; empty when the engine publishes none."""
+    kv_replay: str = ""
+    """Where past KV events are had again; empty: nowhere, or only the engine knows."""
 
 
 class Planner(Protocol):

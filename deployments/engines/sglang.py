@@ -23,8 +23,8 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
         args = with_default(args, "--disaggregation-mode", launch.role)
     if launch.role == "prefill":
         args = with_flag(args, "--disaggregation-bootstrap-port", str(site.spare_ports[0]))
-    args, kv_events = with_own_endpoint(args, site)
+    args, events = with_own_endpoint(args, site)
     env = {**group_env(launch, site), "DO_NOT_TRACK": "1"}
     if site.model:
         env["HF_HUB_OFFLINE"] = "1"
-    return Plan([site.python, "-m", MODULE, *args], {**env, **launch.env}, kv_events)
+    return Plan([site.python, "-m", MODULE, *args], {**env, **launch.env}, events.published, events.replay)

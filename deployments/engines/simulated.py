@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hekla.deployments.engines.flags import with_default, with_flag
-from hekla.deployments.engines.kv_events import with_own_endpoint
+from hekla.deployments.engines.kv_events import with_events
 from hekla.deployments.engines.plan import Plan, Site, group_env
 from hekla.deployments.launch import EngineLaunch
 
@@ -17,5 +17,6 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
     if launch.served_model_name:
         args = with_default(args, "--served-model-name", launch.served_model_name)
     args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
-    args, kv_events = with_own_endpoint(args, site)
-    return Plan([site.python, "-m", MODULE, *args], {**group_env(launch, site), **launch.env}, kv_events)
+    args, events = with_events(args, launch, site)
+    env = {**group_env(launch, site), **launch.env}
+    return Plan([site.python, "-m", MODULE, *args], env, events.published, events.replay)

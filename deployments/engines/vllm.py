@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from hekla.deployments.engines.flags import has_flag, json_flag, taken_apart, with_default, with_flag
-from hekla.deployments.engines.kv_events import with_own_endpoint
+from hekla.deployments.engines.kv_events import with_events
 from hekla.deployments.engines.plan import Plan, Site, core_threads, group_env
 from hekla.deployments.launch import EngineLaunch
 
@@ -31,8 +31,11 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
         args = with_default(args, "--served-model-name", launch.served_model_name)
     args = with_flag(with_flag(args, "--host", site.node_ip), "--port", str(site.port))
     args = with_default(args, "--disable-access-log-for-endpoints", POLLED_PAGES)
-    args, kv_events = with_own_endpoint(_kv_transfer_on(site, args), site)
-    return Plan([site.python, "-m", *_program(args)], _env(launch, site, args), kv_events)
+    args, events = with_events(_kv_transfer_on(site, args), launch, site)
+    env = _env(launch, site, args)
+    if events.any_port:
+        env = {"VLLM_HOST_IP": site.node_ip, **env}  # where its ranks take their ports
+    return Plan([site.python, "-m", *_program(args)], env, events.published, events.replay)
 
 
 def _program(args: list[str]) -> list[str]:

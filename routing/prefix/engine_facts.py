@@ -41,14 +41,17 @@ class HttpEngineFacts:
         self._upstream = upstream
 
     async def sources(self, backend: Backend) -> Sequence[EventSource]:
-        """Engines that have no `/kv_event_sources` publish where their status says, and can't replay."""
+        """Engines that have no `/kv_event_sources` publish where their status says."""
         if not backend.kv_events:
             return ()
         try:
             told = msgspec.json.decode(await self._page(f"{backend.url}/kv_event_sources"))
         except (Unavailable, msgspec.DecodeError):
             told = None
-        return sources_of(told, backend.kv_events) or (EventSource(0, backend.kv_events),)
+        found = sources_of(told, backend.kv_events)
+        if found or backend.kv_events.endswith(":0"):  # no port: only the engine knows where its ranks publish
+            return found
+        return (EventSource(0, backend.kv_events, backend.kv_replay),)
 
     async def folder(self, backend: Backend) -> str:
         try:

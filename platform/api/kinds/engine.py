@@ -38,6 +38,19 @@ class EngineSpec(ApiModel):
     """Ray node id (hex) that the planner chose."""
 
 
+AdapterState = Literal["Fetching", "Loading", "Loaded", "Draining", "Failed"]
+"""Fetching: on its way to this node · Loading: the engine reads it, or waits for a free place · Loaded: served ·
+Draining: no new requests, those it has are finished before it is unloaded · Failed: see the message; tried again."""
+
+
+class EngineAdapter(ApiModel):
+    """A LoRA adapter on one engine."""
+
+    name: str
+    state: AdapterState
+    message: str = ""
+
+
 class EngineStatus(ApiModel):
     phase: Phase = "Pending"
     message: str = ""
@@ -49,10 +62,16 @@ class EngineStatus(ApiModel):
     supervisor_pid: int = 0
     models: list[str] = Field(default_factory=list)
     """Names the engine answers to: the served model, then loaded LoRA adapters."""
+    adapters: list[EngineAdapter] = Field(default_factory=list)
+    """LoRA adapters that hekla has told it to load, or is unloading."""
+    adapter_slots: int = 0
+    """LoRA adapters it can hold (`--max-loras`); 0: it runs without `--enable-lora`."""
     max_model_len: int = 0
     """Context length in tokens, 0 while unknown."""
     kv_events: str = ""
-    """ZMQ endpoint of the KV event publisher; empty when off."""
+    """ZMQ endpoint of the KV event publisher; empty when off. Port 0: one per data-parallel rank, told by the engine."""
+    kv_replay: str = ""
+    """ZMQ endpoint where past KV events are had again; empty when there is none, or with one per rank."""
     restarts: int = 0
     started_at: str = ""
     ready_at: str = ""

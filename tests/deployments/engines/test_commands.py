@@ -128,9 +128,47 @@ def test_kv_events_move_to_a_free_port_and_are_reported(engine: Any) -> None:
     assert plan.kv_events == "tcp://10.0.0.7:21002"
 
 
-def test_without_kv_events_none_are_reported() -> None:
-    assert planned().kv_events == ""
-    assert planned(args=["--kv-events-config", '{"enable_kv_cache_events": false}']).kv_events == ""
+@pytest.mark.parametrize("engine", ["vLLM", "Simulated"])
+def test_engines_tell_what_they_cache_without_being_asked_and_it_can_be_had_again(engine: Any) -> None:
+    plan = planned(engine=engine)
+    config = json.loads(value(plan, "--kv-events-config"))
+    assert config["enable_kv_cache_events"]
+    assert (config["endpoint"], config["replay_endpoint"]) == ("tcp://*:21002", "tcp://*:21003")
+    assert (plan.kv_events, plan.kv_replay) == ("tcp://10.0.0.7:21002", "tcp://10.0.0.7:21003")
+
+
+def test_events_that_a_manifest_asks_for_get_a_replay_endpoint_too() -> None:
+    plan = planned(args=["--kv-events-config", '{"enable_kv_cache_events": true, "buffer_steps": 7}'])
+    config = json.loads(value(plan, "--kv-events-config"))
+    assert (config["replay_endpoint"], config["buffer_steps"]) == ("tcp://*:21003", 7)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--kv-events-config", '{"enable_kv_cache_events": false}'],
+        ["--kv-events-config", '{"enable_kv_cache_events": true, "publisher": "null"}'],
+        ["--no-enable-prefix-caching"],
+        ["--enable-prefix-caching=false"],
+        ["--nnodes", "2", "--headless"],
+    ],
+)
+def test_an_engine_that_is_told_not_to_or_keeps_nothing_publishes_no_kv_events(args: list[str]) -> None:
+    plan = planned(args=args)
+    assert (plan.kv_events, plan.kv_replay) == ("", "")
+    assert [word for word in plan.argv if "replay_endpoint" in word] == []
+
+
+def test_a_member_of_a_group_that_is_not_its_entry_publishes_no_kv_events() -> None:
+    assert planned(group_size=2, worker_index=1, role="worker", env={"ENTRY_ADDRESS": "10.0.0.1"}).kv_events == ""
+
+
+@pytest.mark.parametrize("flag", ["--data-parallel-size", "-dp"])
+def test_every_data_parallel_rank_takes_ports_of_its_own(flag: str) -> None:
+    plan = planned(args=[flag, "4"])
+    config = json.loads(value(plan, "--kv-events-config"))
+    assert (config["endpoint"], config["replay_endpoint"]) == ("tcp://*:0", "tcp://*:0")
+    assert (plan.kv_events, plan.env["VLLM_HOST_IP"]) == ("tcp://10.0.0.7:0", "10.0.0.7")
 
 
 def test_group_members_learn_their_place() -> None:
