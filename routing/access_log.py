@@ -166,6 +166,12 @@ class AccessLog:
             self._writer = threading.Thread(target=self._write_all, name="access-log", daemon=True)
             self._writer.start()
 
+    def use(self, settings: AccessLogSettings) -> None:
+        """Other settings from the next line on, but for the output."""
+        self._settings = settings
+        self._line = json_line if settings.format == "json" else text_line
+        self.start()
+
     @property
     def enabled(self) -> bool:
         return self._settings.enabled

@@ -144,7 +144,11 @@ class BodyPool:
     """How many bytes of request bodies a replica holds."""
 
     def __init__(self, settings: RoutingSettings) -> None:
-        self._bytes_max, self._retry_after_s, self.held = settings.limits.bodies_bytes_max, settings.retry_after_s, 0
+        self.held = 0
+        self.use(settings)
+
+    def use(self, settings: RoutingSettings) -> None:
+        self._bytes_max, self._retry_after_s = settings.limits.bodies_bytes_max, settings.retry_after_s
 
     def take(self, count: int) -> None:
         if self.held + count > self._bytes_max:

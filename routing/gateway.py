@@ -62,6 +62,11 @@ class Gateway:
         self.in_flight = 0
         self.bodies = BodyPool(settings)
 
+    def use(self, settings: RoutingSettings) -> None:
+        """Other settings from the next request on."""
+        self._settings = settings
+        self.bodies.use(settings)
+
     async def handle(self, exchange: Exchange) -> None:
         """Answers one request to a routed path, whatever happens."""
         self.in_flight += 1

@@ -55,6 +55,11 @@ class Proxy:
             metrics=metrics, clock=clock,
         )  # fmt: skip
 
+    def use(self, settings: RoutingSettings) -> None:
+        """Other settings from the next request on."""
+        self._settings = settings
+        self._continuation.use(settings.continuation)
+
     async def serve(
         self, exchange: Exchange, server: ModelServer, view: LazyView, *, hide_usage: bool, hide_ids: bool = False
     ) -> None:

@@ -42,6 +42,10 @@ class EngineScraper:
         self._slots = asyncio.Semaphore(settings.concurrency_max)
         self._tasks = TaskOwner("scrape")
 
+    def use(self, settings: ScrapeSettings) -> None:
+        """Other settings from the next round on."""
+        self._settings = settings
+
     async def start(self) -> None:
         if self._settings.period_s > 0:
             self._tasks.spawn(self._run(), "rounds")

@@ -30,6 +30,9 @@ class Band:
         self._last_left = 0.0
         """Counter of the tenant that was the last to have nothing waiting any more."""
 
+    def use(self, settings: AdmissionSettings) -> None:
+        self._settings = settings
+
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 

@@ -85,6 +85,13 @@ class AdmissionCore:
         self.bytes = 0
         """Held by what waits."""
 
+    def use(self, settings: AdmissionSettings) -> None:
+        """Other settings from now on; what waits keeps its place and its timeout."""
+        self.settings = settings
+        self._sessions.use(settings.boost)
+        for band in self._bands.values():
+            band.use(settings)
+
     def __len__(self) -> int:
         return len(self._entries)
 

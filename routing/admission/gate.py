@@ -111,6 +111,12 @@ class Gate:
         self._queues: dict[ServerKey, Queue] = {}
         self._numbers = itertools.count()
 
+    def use(self, settings: AdmissionSettings) -> None:
+        """Other settings from now on."""
+        self.settings = settings
+        for queue in self._queues.values():
+            queue.core.use(settings)
+
     @property
     def waiting(self) -> int:
         """Requests that wait, for all models."""

@@ -16,6 +16,9 @@ class Sessions:
         self._held: dict[str, float] = {}
         self._order = 0
 
+    def use(self, settings: BoostSettings) -> None:
+        self._settings = settings
+
     @property
     def are_any(self) -> bool:
         return bool(self._completed)

@@ -48,6 +48,9 @@ class Continuation:
         self._settings, self._upstream, self._plan, self._attempt = settings, upstream, plan, attempt
         self._server_now, self._metrics, self._clock = server_now, metrics, clock
 
+    def use(self, settings: ContinuationSettings) -> None:
+        self._settings = settings
+
     async def carry_on(self, call: Call, broken: StreamBroken) -> None:
         """Ends the client's stream, in good order or with an error event."""
         exchange, body, target = call.exchange, call.view.body, call.target

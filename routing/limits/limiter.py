@@ -63,6 +63,10 @@ class Limiter:
         self._settings, self._share, self._used_elsewhere, self._on_taken = settings, share, used_elsewhere, on_taken
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
+    def use(self, settings: RateLimitSettings) -> None:
+        """Other rules from the next request on; what was used stays used."""
+        self._settings, self.rules = settings, settings.rules
+
     def take(self, asking: Asking, now_s: float, *, route: LimitRule | None = None) -> Grant:
         """Raises Exceeded, and has taken nothing then."""
         rules: Sequence[LimitRule] = self.rules if route is None else (*self.rules, route)

@@ -71,6 +71,9 @@ class Ledger:
         self.replicas = 1
         """How many share the budgets, this one included, as far as anyone knows; the caller keeps it current."""
 
+    def use(self, *, silence_s: float) -> None:
+        self._silence_s = silence_s
+
     def taken(self, key: str, amount: float) -> None:
         """This replica took it; negative: gave it back."""
         self._remember(key)

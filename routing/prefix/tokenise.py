@@ -81,6 +81,10 @@ class Tokeniser:
         self.seconds: Callable[[float], None] = lambda _: None
         """Told how long each prompt took."""
 
+    def use(self, settings: TokeniserSettings) -> None:
+        """Other deadlines and bounds from now on; threads and cache stay as they are."""
+        self._settings = settings
+
     async def stop(self) -> None:
         await self._tasks.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import SchedulingSettings
-from hekla.routing.scheduling.peer_config import BYTES_MAX, ConfigFile, read_config
+from hekla.routing.scheduling.peer_config import BYTES_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,25 @@ Stamp = tuple[int, int, int]
 """Time of change in ns, size, inode: a ConfigMap is changed by swapping a link, which moves the inode."""
 
 
-class ConfigReloader:
-    """`apply` puts a configuration into use and may raise ValueError, which counts as a bad file."""
+class Readable(Protocol):
+    """What a file says: `ConfigFile`, or `hekla.routing.configuration.routing_file.RoutingFile`."""
+
+    @property
+    def without_effect(self) -> tuple[str, ...]: ...
+
+
+Config = TypeVar("Config", bound=Readable)
+
+
+class ConfigReloader(Generic[Config]):
+    """`read` makes a configuration of the file's text, or raises ValueError. `apply` puts a configuration into use and may raise ValueError, which counts as a bad file."""
 
     def __init__(
-        self, settings: SchedulingSettings, apply: Callable[[ConfigFile], None], *,
+        self, settings: SchedulingSettings, apply: Callable[[Config], None], *, read: Callable[[str], Config],
         clock: Clock, count: Callable[[str], None] = lambda outcome: None,
     ) -> None:  # fmt: skip
         self._settings, self._apply, self._clock, self._count = settings, apply, clock, count
+        self._parse = read
         self._path = Path(settings.config_file)
         self._seen: Stamp | None = None
         self._tasks = TaskOwner("scheduler-config")
@@ -72,14 +84,14 @@ class ConfigReloader:
         for place in config.without_effect:
             logger.warning("%s: %s has no effect here", self._path, place)
 
-    def _read(self) -> ConfigFile:
+    def _read(self) -> Config:
         try:
             with self._path.open("rb") as file:
                 text = file.read(BYTES_MAX + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self._path} can't be read: {error}") from error
         try:
-            return read_config(text, self._settings)
+            return self._parse(text)
         except ValueError as error:
             raise ValueError(f"{self._path}: {error}") from error
 

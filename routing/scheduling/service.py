@@ -18,7 +18,7 @@ from hekla.routing.scheduling.dispatch import Dispatcher
 from hekla.routing.scheduling.forecast import Forecaster
 from hekla.routing.scheduling.interface import PrefixKnowledge
 from hekla.routing.scheduling.metrics import SchedulingMetrics
-from hekla.routing.scheduling.peer_config import ConfigFile
+from hekla.routing.scheduling.peer_config import ConfigFile, read_config
 from hekla.routing.scheduling.priors import kind_of, shipped_prior
 from hekla.routing.scheduling.rates import RateBook
 from hekla.routing.scheduling.reload import ConfigReloader
@@ -51,9 +51,11 @@ class SchedulingService:
         self._failures: dict[str, int] = {}
         self._planner = Planner(build_profile(settings, limits, self._parts), loads, clock.monotonic)
         self.dispatcher = Dispatcher(self._planner, loads, self.forecaster, on_precision=self._precision)
-        self.reloader: ConfigReloader | None = None
+        self.reloader: ConfigReloader[ConfigFile] | None = None
         if settings.config_file:
-            self.reloader = ConfigReloader(settings, self._use, clock=clock, count=self._reloaded)
+            self.reloader = ConfigReloader(
+                settings, self._use, read=lambda text: read_config(text, settings), clock=clock, count=self.reloaded
+            )
             self.reloader.load()
 
     async def start(self) -> None:
@@ -69,11 +71,15 @@ class SchedulingService:
         self.rates.learn_capacity(backend, tokens)
 
     def _use(self, config: ConfigFile) -> None:
-        profile = build_profile(config.scheduling, self._limits, self._parts)
-        self._planner.profile, self.settings = profile, config.scheduling
+        self.use(config.scheduling, self._limits)
+
+    def use(self, settings: SchedulingSettings, limits: LimitSettings) -> None:
+        """From the next decision on. Raises ValueError, and has changed nothing then."""
+        self._planner.profile = build_profile(settings, limits, self._parts)
+        self.settings, self._limits = settings, limits
         self._on_change()
 
-    def _reloaded(self, outcome: str) -> None:
+    def reloaded(self, outcome: str) -> None:
         self.metrics.reloads.labels(outcome).inc()
 
     def _precision(self, model: str, precision: float) -> None:

@@ -19,6 +19,9 @@ class Affinity:
     def __init__(self, settings: StickySettings, memory: SessionMemory, load: Callable[[str], EngineLoad]) -> None:
         self._settings, self._memory, self._load = settings, memory, load
 
+    def use(self, settings: StickySettings) -> None:
+        self._settings = settings
+
     def others(self, server: ModelServer, match: Match, tried: Collection[str], now_s: float) -> set[str] | None:
         """The engines to leave out so that only the session's home is left; None when it has none that can take it."""
         if match.route.sticky is None or not match.session:

@@ -34,6 +34,9 @@ class EngineTarget:
     def __init__(self, tries: Tries, prepare: Prepare, continuation: ContinuationSettings) -> None:
         self._tries, self._prepare, self._continuation = tries, prepare, continuation
 
+    def use(self, continuation: ContinuationSettings) -> None:
+        self._continuation = continuation
+
     async def serve(self, exchange: Exchange, view: LazyView) -> None:
         match = exchange.match
         assert match is not None, "a request is matched before it is served"

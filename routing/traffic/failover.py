@@ -47,6 +47,9 @@ class Targets:
     ) -> None:
         self._engines, self._external, self._settings, self._metrics = engines, external, settings, metrics
 
+    def use(self, settings: FailoverSettings) -> None:
+        self._settings = settings
+
     async def serve(self, exchange: Exchange, view: LazyView, table: RoutingTable) -> None:
         """Raises the last target's Refusal."""
         match = exchange.match

@@ -37,6 +37,13 @@ class Traffic:
         self._budgets = RetryBudgets(settings.retries)
         self._affinity = Affinity(settings.sticky, self.sessions, loads.load)
 
+    def use(self, settings: TrafficSettings) -> None:
+        """Other settings from now on."""
+        self.settings = settings
+        self.health.use(settings.ejection, settings.slow_start)
+        self._budgets.use(settings.retries)
+        self._affinity.use(settings.sticky)
+
     def took_table(self, table: RoutingTable, now_s: float) -> None:
         engines = {backend.key: backend for server in table.servers.values() for backend in server.backends}
         self.health.took_engines(engines.values(), now_s)

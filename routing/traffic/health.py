@@ -96,6 +96,10 @@ class HealthBook:
                     self._marked.add(key)
         self._has_table = True
 
+    def use(self, ejection: EjectionSettings, slow_start: SlowStartSettings) -> None:
+        """Other settings from the next try on; an ejection under way keeps its end."""
+        self._ejection, self._slow_start = ejection, slow_start
+
     def mark(self, server: ModelServer, now_s: float) -> None:
         """Write what holds now into the load of the server's engines; before each decision."""
         if not self._marked:

@@ -39,6 +39,9 @@ class Mirror:
         """Copies under way by engine."""
         self.bytes_held = 0
 
+    def use(self, settings: MirrorSettings) -> None:
+        self._settings = settings
+
     @property
     def in_flight(self) -> int:
         return self._active.total()

@@ -46,6 +46,12 @@ class RetryBudgets:
         self._settings = settings
         self._budgets: dict[str, RetryBudget] = {}
 
+    def use(self, settings: RetryBudgetSettings) -> None:
+        """Budgets begin anew with other settings."""
+        if settings != self._settings:
+            self._settings = settings
+            self._budgets.clear()
+
     def of(self, server: str, now_s: float) -> RetryBudget:
         found = self._budgets.get(server)
         if found is None:
