@@ -14,6 +14,15 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "routing_vllm.py"
 QUICK = ("--engines", "simulated", "--engine-args=--time-scale 0.2", "--no-cost", "--workloads", "a", "--scale", "0.07")
 
 
+def test_the_rehearsal_gives_the_same_figures_for_the_same_seeds() -> None:
+    command = [sys.executable, str(PROGRAM.with_name("routing_rehearsal.py")), "--json", "--seeds", "1",
+               "--workloads", "c", "--policies", "hekla"]  # fmt: skip
+    first, second = (json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2))
+    assert first["results"] == second["results"]
+    rows = {row["policy"]: row for row in first["results"]}
+    assert rows["hekla"]["requests_per_s"] > rows["random"]["requests_per_s"]
+
+
 def bench(tmp_path: Path, *arguments: str, fails: bool = False) -> dict[str, Any]:
     """Its JSON, or, when it `fails`, what it said."""
     command = [sys.executable, str(PROGRAM), "--json", "--logs", str(tmp_path / "logs"), *arguments]
