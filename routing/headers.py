@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hekla.platform.api.hiding import REVEAL_HEADER
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
@@ -43,9 +45,12 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], request_id: str, *, resize
 
 
 def to_platform(headers: Iterable[tuple[bytes, bytes]], token: str) -> list[tuple[str, str]]:
-    """The ingress has checked the client's credential; the resource API believes the ingress by its `token`."""
+    """The ingress has checked the client's credential; the resource API believes the ingress by its `token`.
+
+    Hidden values are the ingress's alone to ask for.
+    """
     named = [(name.lower(), value) for name, value in headers]
-    dropped = _with_named(HOP_BY_HOP | CREDENTIALS | {b"host"}, named)
+    dropped = _with_named(HOP_BY_HOP | CREDENTIALS | {b"host", REVEAL_HEADER.encode()}, named)
     kept = [(k.decode("latin-1"), _text(v)) for k, v in named if k not in dropped]
     return [*kept, ("authorization", f"Bearer {token}")] if token else kept
 

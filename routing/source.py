@@ -11,6 +11,7 @@ from typing import Protocol
 import aiohttp
 import msgspec
 
+from hekla.platform.api.hiding import REVEAL_HEADER
 from hekla.platform.api.meta import Json, Ref, ref_of
 from hekla.platform.api.registry import kind_named
 from hekla.platform.base.errors import Gone, Unavailable
@@ -86,7 +87,7 @@ class HttpObjectSource:
 
     def _headers(self) -> dict[str, str]:
         token = self._token()
-        return {"authorization": f"Bearer {token}"} if token else {}
+        return {REVEAL_HEADER: "1", **({"authorization": f"Bearer {token}"} if token else {})}
 
     def _path(self, kind: str) -> str:
         base, named = self._url(), kind_named(kind)

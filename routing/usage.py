@@ -68,8 +68,10 @@ def _counts(usage: dict[str, Any]) -> Usage:
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     cached = cached if cached is not None else usage.get("cache_read_input_tokens")
+    # Anthropic's `input_tokens` are those that were neither read from its cache nor written to it.
+    others = sum(_int(usage.get(f"cache_{name}_input_tokens")) for name in ("read", "creation"))
     return Usage(
-        prompt_tokens=_int(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        prompt_tokens=_int(usage.get("prompt_tokens", usage.get("input_tokens"))) + others,
         completion_tokens=_int(usage.get("completion_tokens", usage.get("output_tokens"))),
         cached_tokens=_int(cached),
         tells_cached=isinstance(cached, int),

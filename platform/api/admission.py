@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hekla.platform.api.defaults import filled
+from hekla.platform.api.hiding import from_kubernetes
 from hekla.platform.api.meta import Json, ObjectMeta, Ref
 from hekla.platform.api.names import (
     ANNOTATIONS_BYTES_MAX,
@@ -108,7 +109,7 @@ def _examined(obj: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
         return {}, [FieldError("", wrong_type(obj, "an object with apiVersion, kind, metadata and spec"))]
     if problems := json_problems(obj):
         return {}, problems
-    obj = without_nulls(obj)
+    obj = from_kubernetes(without_nulls(obj))
     kind, problems = _kind_of(obj)
     problems.extend(_top_problems(obj))
     meta, meta_problems = _metadata(obj.get("metadata"))

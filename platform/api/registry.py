@@ -52,6 +52,8 @@ class Kind:
     """The condition `hekla wait` and `wait_ready` wait for; None: ready as soon as it exists."""
     internal: bool = False
     """Written by hekla itself: read-only through the HTTP API."""
+    hidden: tuple[str, ...] = ()
+    """Maps of the spec whose values the HTTP API shows to nobody but the ingress."""
     doc: str = field(default="", compare=False)
 
     @property

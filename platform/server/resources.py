@@ -12,7 +12,9 @@ from hekla.platform.api.registry import Kind, all_kinds, kind_named
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.errors import BadRequest, Conflict
 from hekla.platform.server import asked, discovery, scale, writes
-from hekla.platform.server.answers import MethodNotAllowed, answer, read_object
+from hekla.platform.server.answers import MethodNotAllowed, read_object
+from hekla.platform.server.answers import answer as bare_answer
+from hekla.platform.server.hiding import answer, visible
 from hekla.platform.server.watch_stream import WATCH_TIMEOUT_S_DEFAULT, WATCH_TIMEOUT_S_MAX, Watch
 from hekla.platform.store.interface import Store
 
@@ -27,13 +29,13 @@ class Resources:
         self._clock = clock
 
     async def groups(self, _request: Request) -> Response:
-        return answer(discovery.groups())
+        return bare_answer(discovery.groups())
 
     async def group(self, request: Request) -> Response:
-        return answer(discovery.group(request.path_params["group"]))
+        return bare_answer(discovery.group(request.path_params["group"]))
 
     async def resources(self, request: Request) -> Response:
-        return answer(discovery.resources(request.path_params["group"], request.path_params["version"]))
+        return bare_answer(discovery.resources(request.path_params["group"], request.path_params["version"]))
 
     async def collection(self, request: Request) -> Response:
         """GET lists or watches, POST creates."""
@@ -45,12 +47,13 @@ class Resources:
             return self.watch(request, (kind.kind,), selection)
         listing = self._store.list(kind.kind, selection.namespace, selection.labels)
         return answer(
+            request,
             {
                 "kind": f"{kind.kind}List",
                 "apiVersion": kind.api_version,
                 "metadata": {"resourceVersion": listing.resource_version},
                 "items": [obj for obj in listing.items if selection.holds(obj)],
-            }
+            },
         )
 
     def watch(self, request: Request, kinds: tuple[str, ...], selection: asked.Selection) -> Response:
@@ -61,7 +64,7 @@ class Resources:
         since = request.query_params.get("resourceVersion") or None
         if since == "0" or asked.flag(request, "sendInitialEvents"):
             since = None
-        watch = Watch(self._store, kinds, selection, since)
+        watch = Watch(self._store, kinds, selection, since, visible(request))
         lines = watch.lines(self._clock, timeout_s)
         return StreamingResponse(lines, media_type="application/json", headers={"cache-control": "no-store"})
 
@@ -80,45 +83,47 @@ class Resources:
                 f"create needs a namespace: POST /apis/{kind.api_version}/namespaces/…/{kind.plural}"
             )
         obj = writes.placed(await read_object(request), kind, namespace)
-        return answer(self._do(request, partial(writes.create, self._store, obj)), 201)
+        return answer(request, self._do(request, partial(writes.create, self._store, obj)), 201)
 
     async def one(self, request: Request) -> Response:
         """GET, PUT (replace), PATCH (merge), DELETE."""
         kind, ref = asked.kind_of(request), asked.ref_at(request)
         if request.method in ("GET", "HEAD"):
-            return answer(self._store.get(ref))
+            return answer(request, self._store.get(ref))
         asked.require_writable(kind, request.method.lower())
         if request.method == "DELETE":
             return await self._delete(request, ref)
         if request.method == "PUT":
             obj = writes.placed(await read_object(request), kind, ref.namespace, ref.name)
-            return answer(self._do(request, partial(writes.replace, self._store, obj)))
+            return answer(request, self._do(request, partial(writes.replace, self._store, obj)))
         changes = await read_object(request, PATCH_TYPES)
-        return answer(self._do(request, partial(writes.patch, self._store, ref, changes)))
+        return answer(request, self._do(request, partial(writes.patch, self._store, ref, changes)))
 
     async def status(self, request: Request) -> Response:
         kind, ref = asked.kind_of(request), asked.ref_at(request)
         if request.method in ("GET", "HEAD"):
-            return answer(self._store.get(ref))
+            return answer(request, self._store.get(ref))
         asked.require_writable(kind, f"{request.method.lower()} of status")
         is_patch = request.method == "PATCH"
         sent = await read_object(request, PATCH_TYPES if is_patch else ())
         if not is_patch:
             sent = writes.placed(sent, kind, ref.namespace, ref.name)
-        return answer(self._do(request, partial(writes.write_status, self._store, ref, sent, is_patch=is_patch)))
+        return answer(
+            request, self._do(request, partial(writes.write_status, self._store, ref, sent, is_patch=is_patch))
+        )
 
     async def scale(self, request: Request) -> Response:
         kind, ref = asked.kind_of(request), asked.ref_at(request)
         scale.scale_path_of(kind)
         if request.method in ("GET", "HEAD"):
-            return answer(scale.scale_of(kind, self._store.get(ref)))
+            return bare_answer(scale.scale_of(kind, self._store.get(ref)))
         is_patch = request.method == "PATCH"
         sent = await read_object(request, PATCH_TYPES if is_patch else ())
-        return answer(self._do(request, partial(scale.rescale, self._store, kind, ref, sent, is_patch=is_patch)))
+        return bare_answer(self._do(request, partial(scale.rescale, self._store, kind, ref, sent, is_patch=is_patch)))
 
     async def _delete(self, request: Request, ref: Ref) -> Response:
         options = await _delete_options(request)
-        return answer(self._do(request, partial(self._deleted, ref, options)))
+        return answer(request, self._do(request, partial(self._deleted, ref, options)))
 
     def _deleted(self, ref: Ref, options: Json) -> Json:
         """The object when finalizers keep it for now, else a Status."""

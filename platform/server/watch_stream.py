@@ -6,9 +6,10 @@ Bookmarks keep a quiet watch resumable, and tell a client that the silence is no
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, runtime_checkable
 
+from hekla.platform.api.hiding import without_hidden
 from hekla.platform.api.kstatus import status_of
 from hekla.platform.api.meta import Json, Ref, ref_of
 from hekla.platform.api.registry import all_kinds
@@ -39,8 +40,12 @@ class Bookmarking(Protocol):
 class Watch:
     """One client's watch: begins at construction, runs when iterated."""
 
-    def __init__(self, store: Store, kinds: tuple[str, ...], selection: Selection, since: str | None) -> None:
-        self._kinds = kinds
+    def __init__(
+        self, store: Store, kinds: tuple[str, ...], selection: Selection, since: str | None,
+        shown: Callable[[Json], Json] = without_hidden,
+    ) -> None:  # fmt: skip
+        """`shown` gives an object as this client may see it."""
+        self._kinds, self._shown = kinds, shown
         self._selection = selection
         self._left: set[Ref] = set()
         self._initial: list[Listing] = []
@@ -70,7 +75,7 @@ class Watch:
         objects = [obj for listing in self._initial for obj in listing.items if self._selection.holds(obj)]
         end = {"metadata": {"resourceVersion": self._since, "annotations": INITIAL_END}}
         self._initial = []
-        return [*(_line("ADDED", obj) for obj in objects), _line("BOOKMARK", self._typed(end))]
+        return [*(_line("ADDED", self._shown(obj)) for obj in objects), _line("BOOKMARK", self._typed(end))]
 
     async def _keep_alive(self, clock: Clock, timeout_s: float) -> None:
         """Bookmarks, and the end when the time is up."""
@@ -91,13 +96,13 @@ class Watch:
         if event.type == "DELETED" or self._selection.holds(event.object):
             was_left = ref in self._left
             self._left.discard(ref)
-            return _line(event.type, event.object) if not (was_left and event.type == "DELETED") else ""
+            return _line(event.type, self._shown(event.object)) if not (was_left and event.type == "DELETED") else ""
         # Its labels changed away from the selection (or were never in it): for this client it is gone.
         if event.type == "ADDED" or ref in self._left:
             self._left.add(ref)
             return ""
         self._left.add(ref)
-        return _line("DELETED", event.object)
+        return _line("DELETED", self._shown(event.object))
 
     def _typed(self, bookmark: Json) -> Json:
         if len(self._kinds) != 1:
