@@ -187,6 +187,7 @@ class EventRelay:
             last.prompt_tokens or first.prompt_tokens,
             last.completion_tokens or first.completion_tokens,
             last.cached_tokens or first.cached_tokens,
+            tells_cached=last.tells_cached or first.tells_cached,
         )
 
 

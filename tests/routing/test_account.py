@@ -129,6 +129,13 @@ def test_null_usage_in_every_chunk_is_not_the_usage() -> None:
     assert relay.usage() == Usage(1, 2, 0)
 
 
+def test_a_stream_that_tells_cached_tokens_once_is_known_to_have_told_them() -> None:
+    relay = EventRelay(hide_usage=False, held_bytes_max=100)
+    relay.feed(b'data: {"choices":[],"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":0}}}\n\n')
+    usage = relay.usage()
+    assert usage is not None and usage.tells_cached, "none cached is an answer too"
+
+
 def test_a_first_event_without_choices_that_is_not_usage_is_kept() -> None:
     # Azure's content filter sends one.
     relay = EventRelay(hide_usage=True, held_bytes_max=100)
