@@ -42,6 +42,7 @@ def reported(old: Json, report: Json, now: str) -> Json:
 def failed(old: Json, reason: str, now: str) -> Json:
     """The engine's actor is gone, or could not start."""
     status = {**old, "phase": "Failed", "message": reason, "pid": 0, "supervisorPid": 0, "address": "", "progress": 0.0}
+    status.pop("adapters", None)
     status.setdefault("failedAt", now)
     return status
 

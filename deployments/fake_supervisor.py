@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hekla.deployments.commands import understood
@@ -20,12 +21,17 @@ from hekla.deployments.engines.lifecycle import (
     Exited,
     Healthy,
     Limits,
+    Serves,
     Spawned,
     State,
     StopAsked,
     advance,
 )
 from hekla.deployments.launch import EngineLaunch, EngineReport
+from hekla.deployments.lora.engine_api import FakeAdapterApi
+from hekla.deployments.lora.keeper import AdapterKeeper
+from hekla.deployments.lora.model import AdapterAsk
+from hekla.deployments.lora.slots import adapter_slots
 from hekla.platform.base.clock import Clock, SystemClock
 from hekla.platform.base.tasks import TaskOwner
 
@@ -64,6 +70,12 @@ class FakeSupervisor:
         self._tasks = TaskOwner(f"fake supervisor {self.launch.name}")
         self._started = False
         self._log = b""
+        self.adapter_api = FakeAdapterApi()
+        self._adapters = AdapterKeeper(
+            adapter_slots(self.launch), lambda: self.adapter_api, self._fetch_adapter,
+            clock=self._clock, tasks=self._tasks, on_change=self._tell_adapters,
+        )  # fmt: skip
+        self._told = self._report()
 
     async def start(self) -> None:
         if not self._started and self._state.phase not in ENDED:
@@ -84,6 +96,9 @@ class FakeSupervisor:
             await self._clock.sleep(grace_s if self.script.work else 0.0)
             self.play(Exited("drained"))
 
+    async def set_adapters(self, owner: str, wanted: list[dict[str, Any]]) -> None:
+        self._adapters.ask(owner, [AdapterAsk.model_validate(ask) for ask in wanted])
+
     async def stop(self) -> None:
         self.play(StopAsked())
 
@@ -95,12 +110,30 @@ class FakeSupervisor:
 
     def play(self, event: Event) -> None:
         """Make `event` happen now."""
-        before = self._report()
+        if isinstance(event, Healthy):
+            event = replace(event, models=self._adapters.models(event.models))
         self._state, todo = advance(self._state, event, self._clock.monotonic())
         if Do.KILL in todo or self._state.phase in ENDED:
             self._started = True
-        if self._report() != before:
+        if self._state.phase == "Ready":
+            self._adapters.open()
+        elif self._state.phase in ("Draining", *ENDED):
+            self._adapters.close()
+        self._notify()
+
+    def _tell_adapters(self) -> None:
+        self._state, _ = advance(
+            self._state, Serves(self._adapters.models(self._state.models)), self._clock.monotonic()
+        )
+        self._notify()
+
+    async def _fetch_adapter(self, uri: str) -> Path:
+        return Path(uri)
+
+    def _notify(self) -> None:
+        if self._report() != self._told:
             self._version += 1
+            self._told = self._report()
             self._changed.set()
             self._changed = asyncio.Event()
 
@@ -136,6 +169,8 @@ class FakeSupervisor:
             supervisor_pid=FAKE_PID + 1,
             models=list(state.models),
             max_model_len=state.max_model_len,
+            adapters=self._adapters.adapters,
+            adapter_slots=self._adapters.slots,
             kv_events=state.kv_events,
             kv_replay=state.kv_replay,
         )

@@ -67,6 +67,8 @@ class EngineReport(ApiModel):
     max_model_len: int = 0
     kv_events: str = ""
     kv_replay: str = ""
+    adapters: list[EngineAdapter] = Field(default_factory=list)
+    adapter_slots: int = 0
 
 
 # An engine supervisor (SUPERVISOR_TARGET; `FakeSupervisor` beside it) is a class with these async methods:

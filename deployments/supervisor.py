@@ -31,6 +31,7 @@ from hekla.deployments.engines.lifecycle import (
     Healthy,
     Limits,
     Loaded,
+    Serves,
     Spawned,
     State,
     StopAsked,
@@ -44,6 +45,7 @@ from hekla.deployments.engines.plan import Site, core_threads
 from hekla.deployments.engines.probe import EngineProbe, ProbeFailed
 from hekla.deployments.engines.process import KeptProcess
 from hekla.deployments.launch import EngineLaunch, EngineReport, EngineType
+from hekla.deployments.lora.supervised import SupervisedAdapters
 from hekla.deployments.models.fetch import SOURCES, cache_folder, fetch
 from hekla.deployments.models.source import FetchCancelled, Source
 from hekla.platform.base.clock import Clock, SystemClock
@@ -102,6 +104,11 @@ class EngineSupervisor:
         self._lines = RecentLines()
         self._process: KeptProcess | None = None
         self._probe: EngineProbe | None = None
+        self._adapters = SupervisedAdapters(
+            self._launch, self._node, sources, clock=self._clock, tasks=self._tasks, on_change=self._tell_adapters
+        )
+        self._adapter_changes = 0
+        self._told = self._report()
         self._cores: tuple[int, ...] = ()
         self._gone = asyncio.Event()
         """Set when no process is left, or none was ever started."""
@@ -125,6 +132,9 @@ class EngineSupervisor:
             await self._wait_until_idle(self._probe, grace_s)
             self._process.terminate()
         await self._ended()
+
+    async def set_adapters(self, owner: str, wanted: list[dict[str, Any]]) -> None:
+        self._adapters.ask(owner, wanted)
 
     async def stop(self) -> None:
         self._apply(StopAsked())
@@ -220,6 +230,7 @@ class EngineSupervisor:
             tasks.spawn(self._watch_health(self._probe), "health")
             ending = await process.wait()
             await asyncio.wait([output], timeout=TERM_GRACE_S)
+        await self._adapters.close()
         await self._probe.close()
         words = self._lines.last_words()
         self._apply(Exited(f"the engine {ending}" + (f": {words}" if words else "")))
@@ -258,8 +269,18 @@ class EngineSupervisor:
             self._apply(Healthy(self._state.models, self._state.max_model_len))
             return
         await asyncio.to_thread(self._keep_to_cores)
+        changes = self._adapter_changes
         served = await probe.served(self._launch.served_model_name)
-        self._apply(Healthy(served.models, served.max_model_len))
+        # An adapter that went while the list was on its way must not come back with it.
+        listed = served.models if changes == self._adapter_changes else self._state.models
+        self._apply(Healthy(self._adapters.models(listed), served.max_model_len))
+        if self._state.phase == "Ready":
+            self._adapters.open(self._state.address)
+
+    def _tell_adapters(self) -> None:
+        """Adapters came or went: clients are told at once, not at the next probe."""
+        self._adapter_changes += 1
+        self._apply(Serves(self._adapters.models(self._state.models)))
 
     def _keep_to_cores(self) -> None:
         if self._process is None or self._launch.engine != "vLLM" or self._node.has_accelerator:
@@ -291,14 +312,14 @@ class EngineSupervisor:
         self._unwanted.set()
 
     def _apply(self, event: Event) -> None:
-        before = self._report()
         self._state, todo = advance(self._state, event, self._clock.monotonic())
         if self._state.phase in ENDED:
             self._give_up_fetch()
         if Do.KILL in todo and self._process is not None:
             self._process.kill()
-        if self._report() != before:
+        if self._report() != self._told:
             self._version += 1
+            self._told = self._report()
             self._changed.set()
             self._changed = asyncio.Event()
 
@@ -315,6 +336,8 @@ class EngineSupervisor:
             supervisor_pid=os.getpid(),
             models=list(state.models),
             max_model_len=state.max_model_len,
+            adapters=self._adapters.state,
+            adapter_slots=self._adapters.slots,
             kv_events=state.kv_events,
             kv_replay=state.kv_replay,
         )

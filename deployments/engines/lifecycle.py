@@ -79,6 +79,13 @@ class Healthy:
 
 
 @dataclass(frozen=True)
+class Serves:
+    """The names it answers to have changed: LoRA adapters came or went."""
+
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Alive:
     """A process that serves no HTTP, a group's worker, still runs."""
 
@@ -113,7 +120,18 @@ class StopAsked:
 
 
 Event = (
-    Fetching | FetchFailed | Spawned | Loaded | Healthy | Alive | Unhealthy | Exited | Broken | DrainAsked | StopAsked
+    Fetching
+    | FetchFailed
+    | Spawned
+    | Loaded
+    | Healthy
+    | Serves
+    | Alive
+    | Unhealthy
+    | Exited
+    | Broken
+    | DrainAsked
+    | StopAsked
 )
 
 
@@ -170,6 +188,8 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
             return _loading(state, event), ()
         case Healthy():
             return _healthy(state, event), ()
+        case Serves():
+            return replace(state, models=event.models), ()
         case Alive():
             has_weights = state.progress >= WEIGHTS_LOADED or now - state.spawned_at >= state.limits.settled_s
             return (_healthy(state, Healthy(())) if has_weights else state), ()

@@ -14,6 +14,7 @@ SERVE = ("vllm.entrypoints.cli.main", "serve")
 """`vllm serve`: slower to start, and the only form that knows of engines without an HTTP server."""
 
 SERVE_FLAGS = ("--headless", "--api-server-count", "-asc")
+ENABLE_LORA = "--enable-lora"
 KV_TRANSFER = "--kv-transfer-config"
 
 CPU_KV_CACHE_GIB = "1"
@@ -62,6 +63,8 @@ def _uses_nixl(config: dict[str, object]) -> bool:
 
 def _env(launch: EngineLaunch, site: Site, args: list[str]) -> dict[str, str]:
     env = {**group_env(launch, site), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if has_flag(args, ENABLE_LORA):
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if site.scratch:
         env["VLLM_RPC_BASE_PATH"] = site.scratch
     if site.model:

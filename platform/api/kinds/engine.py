@@ -49,6 +49,8 @@ class EngineAdapter(ApiModel):
     name: str
     state: AdapterState
     message: str = ""
+    owner: str = ""
+    """`namespace/name` of the ModelServer that wants it there."""
 
 
 class EngineStatus(ApiModel):

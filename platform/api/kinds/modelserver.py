@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from hekla.platform.api.adapters import ADAPTERS_MAX, LoraAdapter, adapter_problems
 from hekla.platform.api.kubetypes import LabelKey, Labels
-from hekla.platform.api.meta import ApiModel
+from hekla.platform.api.meta import ApiModel, Json
 from hekla.platform.api.registry import Column, Kind
 from hekla.platform.api.values import INT32_MAX, Duration, parse_duration_s
+from hekla.platform.base.errors import FieldError
 
 InferenceEngine = Literal["vLLM", "SGLang", "Simulated"]
 KVConnectorType = Literal["http", "lmcache", "nixl", "mooncake"]
@@ -21,12 +23,23 @@ PERIOD_S_MIN = 0.1
 class PDGroup(ApiModel):
     """Turns on prefill/decode routing: a pair has the same value of the label `groupKey`."""
 
-    group_key: LabelKey = Field(min_length=1)
-    """The label whose value the two engines of a pair share."""
+    group_key: LabelKey | None = Field(default=None, min_length=1)
+    """The label whose value the two engines of a pair share; required unless `scope` is `pool`."""
     prefill_labels: Labels = Field(min_length=1)
     """Labels, besides matchLabels, of the engines that prefill."""
     decode_labels: Labels = Field(min_length=1)
     """Labels, besides matchLabels, of the engines that decode."""
+    scope: Literal["group", "pool"] = "group"
+    """hekla's addition: `pool` pairs any prefill with any decode engine of the pool, those of the same revision first."""
+    local_prefill_tokens_max: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    """hekla's addition: prompts with at most this many tokens that a decode engine has not cached are computed there;
+    0: none are. Unset: decided by predicted time, request by request."""
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.scope == "group" and self.group_key is None:
+            raise ValueError("groupKey: required while scope is group; allowed without it: scope pool")
+        return self
 
 
 class WorkloadSelector(ApiModel):
@@ -101,6 +114,13 @@ class ModelServerSpec(ApiModel):
     traffic_policy: TrafficPolicy | None = None
     kv_connector: KVConnector | None = None
     """How prefill hands its KV cache to decode. Unset: `http`; with SGLang its own way."""
+    lora_adapters: list[LoraAdapter] = Field(default_factory=list, max_length=ADAPTERS_MAX)
+    """hekla's addition: LoRA adapters that the pool's engines load, spread and unload as they are asked for."""
+
+
+def check(new: Json, _old: Json | None) -> list[FieldError]:
+    spec = ModelServerSpec.model_validate(new["spec"])
+    return list(adapter_problems(spec.lora_adapters, "spec.loraAdapters", spec.model))
 
 
 KIND = Kind(
@@ -110,6 +130,7 @@ KIND = Kind(
     plural="modelservers",
     short_names=("mserver",),
     spec=ModelServerSpec,
+    check=check,
     columns=(
         Column("MODEL", "spec.model"),
         Column("ENGINE", "spec.inferenceEngine"),
