@@ -131,7 +131,7 @@ def _all_runs(
     report: Report, results: ResultsFile, fleet: Fleet, todo: Sequence[tuple[int, Shape, str]],
     options: argparse.Namespace,
 ) -> None:  # fmt: skip
-    began = time.monotonic()
+    began, left_out = time.monotonic(), 0
     for done, (seed, shape, name) in enumerate(todo):
         minutes = (time.monotonic() - began) / 60
         report.say(f"{done + 1} of {len(todo)}, {minutes:.1f} min: workload {shape.name}, seed {seed}, {name}")
@@ -140,9 +140,11 @@ def _all_runs(
         except Failed as error:
             # One router that does not come up must not cost the hour; its arm is missing from the figures.
             report.say(f"  left out: {error}")
+            left_out += 1
             continue
         results.add(run)
         report.say(_line(run))
+    report.at_most("runs left out because something did not come up", left_out, 0)
 
 
 def _in_order(arms: Sequence[str], shape: Shape, seed: int, *, is_usual: bool) -> list[str]:
