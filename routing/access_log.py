@@ -44,6 +44,12 @@ class AccessRecord:
     input_tokens: int
     output_tokens: int
     cached_tokens: int
+    session: str
+    queue_wait: int
+    """Milliseconds until its turn."""
+    continuations: int
+    decision: int
+    """Number of its latest decision in `/debug/decisions` of this replica; 0: none."""
     duration_total: int
     duration_request_processing: int
     duration_upstream_processing: int
@@ -78,6 +84,10 @@ class AccessRecord:
             input_tokens=usage.prompt_tokens if usage else exchange.estimated_tokens,
             output_tokens=usage.completion_tokens if usage else 0,
             cached_tokens=usage.cached_tokens if usage else 0,
+            session=exchange.match.session if exchange.match is not None else "",
+            queue_wait=round((exchange.story.queue_wait_s or 0.0) * 1000),
+            continuations=exchange.story.continuations,
+            decision=exchange.story.decision,
             duration_total=total,
             duration_request_processing=before,
             duration_upstream_processing=upstream,
@@ -123,6 +133,11 @@ def text_line(record: AccessRecord) -> str:
         "tenant": _quoted(record.tenant),
         "user": _quoted(record.user),
         "key": record.key_id,
+        "session": _quoted(record.session),
+        "queue": f"{record.queue_wait}ms" if record.queue_wait else "",
+        "cached": str(record.cached_tokens or ""),
+        "continued": str(record.continuations or ""),
+        "decision": str(record.decision or ""),
     }
     shown = "".join(f" {name}={value}" for name, value in pairs.items() if value)
     parts = "+".join(

@@ -10,6 +10,8 @@ from hekla.routing.admission.settings import AdmissionSettings
 from hekla.routing.continuation.settings import ContinuationSettings
 from hekla.routing.identity.settings import IdentitySettings
 from hekla.routing.limits.settings import RateLimitSettings
+from hekla.routing.observe.settings import ObserveSettings
+from hekla.routing.pairs.settings import DisaggregationSettings
 from hekla.routing.prefix.settings import PrefixSettings
 from hekla.routing.traffic.settings import TrafficSettings
 
@@ -113,12 +115,16 @@ class GossipSettings:
     """A peer's count not heard again for three full states is forgotten."""
     datagram_bytes_max: int = 1400
     """Below an Ethernet MTU: no fragments."""
+    routes_bytes_per_s: int = 256 * 2**10
+    """What a peer is told of prompts that were sent where, at most: a quarter of a megabyte is 30,000 blocks of text a
+    second, and a thousandth of a data centre's link. 0: nothing."""
     key: str = field(default="", repr=False)
     """Shared secret that signs datagrams; empty: unsigned, for a trusted network."""
 
     def __post_init__(self) -> None:
         _at_least("gossip.datagram_bytes_max", self.datagram_bytes_max, 512)
         _at_least("gossip.coalesce_ms", self.coalesce_ms, 1)
+        _at_least("gossip.routes_bytes_per_s", self.routes_bytes_per_s, 0)
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,9 @@ class RoutingSettings:
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     prefix: PrefixSettings = field(default_factory=PrefixSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    disaggregation: DisaggregationSettings = field(default_factory=DisaggregationSettings)
     rate_limits: RateLimitSettings = field(default_factory=RateLimitSettings)
+    observe: ObserveSettings = field(default_factory=ObserveSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
     owned_by: str = "hekla"

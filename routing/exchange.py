@@ -10,6 +10,8 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import LimitSettings, RoutingSettings
 from hekla.routing.headers import RawHeaders
 from hekla.routing.identity.interface import NOBODY
+from hekla.routing.observe.story import Story
+from hekla.routing.observe.tracing import NO_TRACE, Trace
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import Match
 from hekla.routing.usage import Usage
@@ -52,6 +54,10 @@ class Exchange:
         self.prefill_s: float | None = None
         self.estimated_tokens = 0
         self.usage: Usage | None = None
+        self.story = Story()
+        self.trace: Trace = NO_TRACE
+        self.late_headers: Callable[[], RawHeaders] | None = None
+        """Asked for further headers when the answer begins: what is to be told of it is known only then."""
         self.added_headers: RawHeaders = []
         """The ingress's own, on whatever the client is answered."""
         self.is_stream = False
@@ -97,6 +103,8 @@ class Exchange:
     async def begin(self, status: int, headers: RawHeaders) -> None:
         self.status = status
         self.is_stream = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+        if self.late_headers is not None:
+            headers = [*headers, *self.late_headers()]
         if self.added_headers:
             headers = [*headers, *self.added_headers]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

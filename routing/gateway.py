@@ -17,6 +17,9 @@ from hekla.routing.exchange import BodyPool, ClientGone, Departure, Exchange, He
 from hekla.routing.identity.service import Identity
 from hekla.routing.limits.service import RateLimits
 from hekla.routing.metrics import UNKNOWN, RouterMetrics
+from hekla.routing.observe.dry_run import DryRun
+from hekla.routing.observe.explanation import DRY_RUN
+from hekla.routing.observe.observer import Observer
 from hekla.routing.openai_api import parse_request, route_not_found, table_not_read
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import RoutingTable
@@ -48,6 +51,8 @@ class Records:
 
     metrics: RouterMetrics
     log: AccessLog
+    observer: Observer
+    dry_run: DryRun
 
 
 class Gateway:
@@ -58,6 +63,7 @@ class Gateway:
         self._settings, self._journey, self._table = settings, journey, table
         self._clock, self._ids, self._tasks = clock, ids, tasks
         self._metrics, self._log = records.metrics, records.log
+        self._observer, self._dry_run = records.observer, records.dry_run
         self._identity, self._limits = doors.identity, doors.limits
         self.in_flight = 0
         self.bodies = BodyPool(settings)
@@ -71,6 +77,7 @@ class Gateway:
         """Answers one request to a routed path, whatever happens."""
         self.in_flight += 1
         self._metrics.active.inc()
+        self._observer.begin(exchange)
         held = HeldBytes(self.bodies)
         try:
             await self._guarded(exchange, held)
@@ -84,7 +91,8 @@ class Gateway:
         try:
             if self.in_flight > self._settings.limits.requests_in_flight_max:
                 raise self._too_many()
-            self._identity.admit(exchange)  # before its body: a stranger's is not worth the memory
+            with exchange.trace.span("identity"):
+                self._identity.admit(exchange)  # before its body: a stranger's is not worth the memory
             raw = await exchange.read_body(self._settings.limits, held)
             await self._while_client_stays(exchange, raw)
         except Refusal as refusal:
@@ -129,6 +137,9 @@ class Gateway:
             exchange.estimated_tokens = view.estimated_tokens
         except MalformedBody as error:
             raise malformed(error) from error
+        if self._observer.asked(exchange) == DRY_RUN:
+            await self._dry_run.answer(exchange, view)
+            return
         in_progress = self._metrics.child(self._metrics.downstream, model).track_inprogress()
         with in_progress, self._limits.hold(exchange, view):
             await self._journey.serve(exchange, view, table)
@@ -140,6 +151,7 @@ class Gateway:
         model = exchange.model if exchange.model and table is not None and table.knows(exchange.model) else UNKNOWN
         self._metrics.finished(exchange, model, now_s)
         self._identity.account(exchange, model)
+        self._observer.end(exchange)
         if self._log.enabled:
             self._log.record(AccessRecord.of(exchange, self._clock.now(), now_s))
 

@@ -38,6 +38,7 @@ class Relay:
         now_s = call.exchange.first_byte_s = self._clock.monotonic()
         if call.verdict is not None:
             call.verdict.answered(now_s)
+        call.exchange.trace.event("first_token")
         return chunk
 
     async def _events(self, call: Call, response: aiohttp.ClientResponse, trip: LiveTrip) -> None:

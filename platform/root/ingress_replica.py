@@ -27,7 +27,7 @@ from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.serve_shortcut import shortcut
 from hekla.platform.root.settings import PlatformSettings
 from hekla.routing.app import Ingress, build_ingress
-from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings
+from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings, SchedulingSettings
 from hekla.routing.exchange import Receive, Scope, Send
 from hekla.routing.server import Listener, serve
 
@@ -118,4 +118,5 @@ def routing_settings(settings: PlatformSettings, node_ip: str) -> RoutingSetting
         gossip=GossipSettings(host=node_ip),
         access_log=log,
         identity=identity_settings(settings),
+        scheduling=SchedulingSettings(config_file=settings.routing_config),
     )

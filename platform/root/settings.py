@@ -68,6 +68,10 @@ class PlatformSettings:
     body_bytes_max: int = 32 * 2**20
     """Largest request body: 32 MiB holds a million-token prompt and a few images."""
 
+    routing_config: str = ""
+    """Path of a `routing.yaml` with the ingress's own settings, there on every node that has a replica, and followed while
+    it changes; empty: none."""
+
     drain_s: float = 30.0
     """How long an ingress replica finishes what it carries before it stops."""
 

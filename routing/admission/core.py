@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hekla.routing.admission.band import Band
 from hekla.routing.admission.drain import DrainRate
@@ -35,6 +36,10 @@ from hekla.routing.admission.settings import AdmissionSettings
 
 MEAN_WEIGHT = 0.05
 """How much of a new request's cost goes into the running mean: the mean of about the last 20."""
+
+
+EXPLAINED_MAX = 100
+"""Tenants of a class told of."""
 
 
 @dataclass(slots=True)
@@ -342,6 +347,15 @@ class AdmissionCore:
         ahead += min(band.backlog, flow.backlog * shares / flow.weight)
         seconds = self._drain.seconds_for(ahead)
         return max(1, min(self.settings.retry_after_max_s, math.ceil(seconds or 0)))
+
+    def explain(self) -> dict[str, Any]:
+        """What waits and who was served how much; the tenants that wait, and some of the others."""
+        tenants = [
+            {"tenant": flow.tenant, "priority": band.priority, "waiting": len(flow), "service": flow.counter}
+            for band in self._bands.values()
+            for flow in sorted(band.flows.values(), key=lambda flow: -len(flow))[:EXPLAINED_MAX]
+        ]
+        return {"waiting": len(self), "in_flight": self.in_flight, "bytes": self.bytes, "tenants": tenants}
 
     def check(self) -> None:
         """Invariants: counts, bytes and flows tell the same."""

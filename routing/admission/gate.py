@@ -12,7 +12,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from hekla.platform.base.clock import Clock
 from hekla.platform.base.tasks import TaskOwner
@@ -122,6 +122,15 @@ class Gate:
         """Requests that wait, for all models."""
         return sum(len(queue.core) for queue in self._queues.values())
 
+    def length(self, server: ModelServer) -> int:
+        """Requests that wait for this ModelServer."""
+        queue = self._queues.get(server.key)
+        return 0 if queue is None else len(queue.core)
+
+    def explain(self) -> dict[str, Any]:
+        """Every queue, by its ModelServer's name."""
+        return {"/".join(key): queue.core.explain() for key, queue in self._queues.items()}
+
     def service(self, server: str, *, tenant: str, priority: int) -> float:
         """What a tenant has been served of a ModelServer (`namespace/name`), by all replicas, over its weight."""
         namespace, _, name = server.partition("/")
@@ -145,11 +154,14 @@ class Gate:
         queue, now_s = self._queue(server), self._clock.monotonic()
         place = Place(exchange, view, server)
         item = self._item(place, now_s)
-        outcome = queue.core.enter(item, now_s, self._choose) or await self._wait(queue, item, place)
+        exchange.story.queue_length = len(queue.core)
+        with exchange.trace.span("queue"):
+            outcome = queue.core.enter(item, now_s, self._choose) or await self._wait(queue, item, place)
         if not isinstance(outcome, Admitted):
             self._metrics.refused(view.model, outcome.reason)
             raise expired(outcome, view.model) if isinstance(outcome, Expired) else rejected(outcome, view.model)
         self._metrics.admitted(view.model, item, outcome.waited_s)
+        exchange.story.queue_wait_s = outcome.waited_s
         if outcome.choice.plan is not None:
             view.memo[PLANNED] = outcome.choice.plan
         return Turn(self, place.server, queue, item)

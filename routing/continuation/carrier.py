@@ -79,6 +79,7 @@ class Continuation:
         """Raises StreamBroken, CannotContinue."""
         delivered = _delivered(call)
         way = way_of(call.exchange.path, body, delivered)
+        call.exchange.story.continuations += 1
         self._metrics.child(
             self._metrics.continuations, call.view.model, call.server.name, type(way).__name__.lower()
         ).inc()

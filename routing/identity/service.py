@@ -63,6 +63,10 @@ class Identity:
         """Whether keys can be judged."""
         return not self.is_on or self.directory is not None
 
+    def use(self, settings: RoutingSettings) -> None:
+        """Other prices from now on; whoever may come in is decided at the start."""
+        self.settings = settings.identity
+
     async def start(self) -> None:
         if self.is_on:
             await self._follower.start()

@@ -12,10 +12,12 @@ longer asked; one that comes back meanwhile still knows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hekla.routing.limits.bucket import Bucket
 from hekla.routing.limits.rules import Amount, Asking, Limit, limits_of
@@ -36,6 +38,26 @@ class Exceeded(Exception):
             super().__init__(f"the prompt has about {wanted} tokens, but {allowed}: it can never be served")
         else:
             super().__init__(f"{allowed}, and they are used up; try again in {retry_after_s} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one limit stands now, as far as this replica may use it."""
+
+    limit: Limit
+    capacity: float
+    """This replica's share of the limit."""
+    left: float
+    """Negative: owed."""
+    reset_s: float
+    """Until all of it is back."""
+
+    def explain(self) -> dict[str, Any]:
+        limit = self.limit
+        return {
+            "rule": limit.rule, "kind": limit.kind, "limit": limit.amount, "unit": limit.unit,
+            "share": self.capacity, "left": self.left, "reset_s": self.reset_s,
+        }  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -79,6 +101,29 @@ class Limiter:
         for limit, amount in grant.taken:
             self._move(limit.key, amount, now_s)
         return grant
+
+    def standing(self, asking: Asking, now_s: float, *, route: LimitRule | None = None) -> list[Standing]:
+        """How every limit stands that holds for the request, which takes nothing."""
+        rules: Sequence[LimitRule] = self.rules if route is None else (*self.rules, route)
+        if not rules:
+            return []
+        found = [(limit, self._bucket(limit, now_s)) for limit in limits_of(rules, asking)]
+        return [
+            Standing(limit, bucket.capacity, bucket.left(now_s), bucket.used / bucket.rate if bucket.rate else 0.0)
+            for limit, bucket in found
+        ]
+
+    def explain(self, now_s: float, count_max: int) -> list[dict[str, Any]]:
+        """The budgets asked for last, latest first."""
+        told = []
+        for key, bucket in itertools.islice(reversed(self._buckets.items()), count_max):
+            rule, kind, values = key.split("\x1e", 2)
+            left = bucket.left(now_s)
+            told.append({
+                "rule": rule, "kind": kind, "of": values.split("\x1f"), "capacity": bucket.capacity,
+                "window_s": bucket.window_s, "left": left,
+            })  # fmt: skip
+        return told
 
     def settle(self, grant: Grant, input_tokens: int, output_tokens: int, now_s: float) -> None:
         """The request has ended and these were its tokens."""

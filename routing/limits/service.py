@@ -9,9 +9,10 @@ from typing import Protocol
 from hekla.platform.base.clock import Clock
 from hekla.routing.admission.estimate import OutputEstimator
 from hekla.routing.exchange import Exchange
-from hekla.routing.limits.limiter import Exceeded, Grant, Limiter
+from hekla.routing.limits.headers import standing_headers
+from hekla.routing.limits.limiter import Exceeded, Grant, Limiter, Standing
 from hekla.routing.limits.rules import Asking
-from hekla.routing.limits.settings import RateLimitSettings
+from hekla.routing.limits.settings import LimitRule, RateLimitSettings
 from hekla.routing.limits.sharing import Ledger
 from hekla.routing.refusal import Refusal
 from hekla.routing.view import LazyView
@@ -75,10 +76,14 @@ class RateLimits:
         )  # fmt: skip
 
     def _take(self, exchange: Exchange, view: LazyView, asking: Asking) -> Grant:
-        route = None if exchange.match is None else exchange.match.route.rate_limit
+        now_s = self._clock.monotonic()
         try:
-            return self.limiter.take(asking, self._clock.monotonic(), route=route)
+            grant = self.limiter.take(asking, now_s, route=_route_limit(exchange))
+            if grant.taken:
+                self._tell(exchange, asking, now_s)
+            return grant
         except Exceeded as error:
+            self._tell(exchange, asking, now_s)
             kind = error.limit.kind
             self._exceeded.labels(view.model, kind, exchange.path_label).inc()
             never = error.retry_after_s is None
@@ -86,6 +91,20 @@ class RateLimits:
                 429, str(error), kind=ERROR_KINDS[kind],
                 code="prompt_above_rate_limit" if never else "rate_limit_exceeded", retry_after_s=error.retry_after_s,
             ) from error  # fmt: skip
+
+    def standing(self, exchange: Exchange, view: LazyView) -> list[Standing]:
+        """How the limits stand that hold for a matched request, which takes nothing."""
+        asking = self._asking(exchange, view)
+        return self.limiter.standing(asking, self._clock.monotonic(), route=_route_limit(exchange))
+
+    def _tell(self, exchange: Exchange, asking: Asking, now_s: float) -> None:
+        standing = exchange.story.limits = self.limiter.standing(asking, now_s, route=_route_limit(exchange))
+        exchange.added_headers.extend(standing_headers(standing))
+
+    def use(self, settings: RateLimitSettings) -> None:
+        """Other rules from the next request on."""
+        self.limiter.use(settings)
+        self.ledger.use(silence_s=settings.silence_s)
 
     def _end(self, grant: Grant, exchange: Exchange, asking: Asking) -> None:
         now_s, usage = self._clock.monotonic(), exchange.usage
@@ -97,3 +116,7 @@ class RateLimits:
             self.limiter.settle(grant, 0, 0, now_s)  # it was asked and counts, but nothing was generated for it
         else:
             self.limiter.settle(grant, asking.input_tokens, asking.output_tokens, now_s)
+
+
+def _route_limit(exchange: Exchange) -> LimitRule | None:
+    return None if exchange.match is None else exchange.match.route.rate_limit

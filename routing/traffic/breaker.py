@@ -110,6 +110,16 @@ class Breaker:
         self.in_a_row = 0
         self._outcomes = Outcomes()
 
+    def hear(self, until_s: float) -> bool:
+        """A peer has ejected the engine until then; True when that is news. It proves itself here as after an own one."""
+        if self.state is not State.CLOSED:
+            return False
+        self._become(State.OPEN)
+        self.until_s = until_s
+        self.in_a_row = 0
+        self._outcomes = Outcomes()
+        return True
+
     def _is_failing(self, settings: EjectionSettings) -> bool:
         if settings.consecutive_failures and self.in_a_row >= settings.consecutive_failures:
             return True

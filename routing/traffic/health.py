@@ -22,15 +22,21 @@ Count = Callable[[str, str], None]
 """Called with a ModelServer's name and what happened: `ejected`, `probing`, `recovered`."""
 
 
+SAME_EJECTION_S = 1.0
+"""A peer's ejection that ends no later than this after one heard before is the same, told again."""
+
+
 class EngineHealth:
     """What is known of one engine."""
 
-    __slots__ = ("breaker", "latency", "since_s", "url")
+    __slots__ = ("breaker", "heard_until_s", "latency", "since_s", "told_until_s", "url")
 
     def __init__(self, url: str, since_s: float) -> None:
         self.url, self.since_s = url, since_s
         """An engine is new when its address is."""
         self.breaker, self.latency = Breaker(), Latency()
+        self.told_until_s = self.heard_until_s = float("-inf")
+        """Ends of the last ejections: this replica's own, and what a peer told."""
 
 
 class Verdict:
@@ -117,6 +123,32 @@ class HealthBook:
         health = self._engines.get(engine)
         return State.CLOSED if health is None else health.breaker.state
 
+    def states(self, now_s: float) -> dict[str, dict[str, Any]]:
+        """Every engine that is not simply well, for people."""
+        return {
+            key: {
+                "state": health.breaker.state.value, "ejections": health.breaker.ejections,
+                "failures_in_a_row": health.breaker.in_a_row, "back_in_s": max(0.0, health.breaker.until_s - now_s),
+            }
+            for key, health in self._engines.items()
+            if key in self._marked or health.breaker.in_a_row
+        }  # fmt: skip
+
+    def own_ejections(self, now_s: float) -> dict[str, float]:
+        """Engines that this replica itself has ejected, and for how many seconds still: news for its peers."""
+        own = ((key, self._engines[key].told_until_s - now_s) for key in self._marked)
+        return {key: left_s for key, left_s in own if left_s > 0}
+
+    def hear(self, engine: str, left_s: float, now_s: float) -> None:
+        """A peer has ejected the engine for so long. Told again and again, it counts once."""
+        health = self._engines.get(engine)
+        until_s = now_s + min(left_s, self._ejection.max_s)
+        if health is None or not self._ejection.enabled or until_s < health.heard_until_s + SAME_EJECTION_S:
+            return
+        health.heard_until_s = until_s
+        if health.breaker.hear(until_s):
+            self._marked.add(engine)
+
     def succeeded(
         self, server: ModelServer, engine: str, now_s: float, *, latency: tuple[float, float | None] | None = None
     ) -> None:
@@ -170,6 +202,7 @@ class HealthBook:
 
     def _ejected(self, server: ModelServer, engine: str) -> None:
         self._marked.add(engine)
+        self._engines[engine].told_until_s = self._engines[engine].breaker.until_s
         self._count(server.name, "ejected")
 
     def _mark_pool(self, server: ModelServer, pool: Sequence[str], marked: list[str], now_s: float) -> None:
