@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from hekla.routing.body import Body
-from hekla.routing.connectors.interface import one_token
+from hekla.routing.connectors.interface import HandOver, one_token
 
 
 class SharedStore:
+    is_concurrent = False
+    bootstrap_port = 0
+    leaves_decode_able = True
+
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def prefill_body(self, body: Body) -> Body:
+    def prefill_body(self, body: Body, hand_over: HandOver) -> Body:
         return body.edited(one_token(body))
 
-    def decode_body(self, body: Body, prefill_answer: bytes) -> Body:
+    def decode_body(self, body: Body, hand_over: HandOver) -> Body:
         return body

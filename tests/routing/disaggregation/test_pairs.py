@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from typing import Any
 
 import pytest
 
 from hekla.routing.body import Body
 from hekla.routing.connectors.catalog import CONNECTORS
+from hekla.routing.connectors.interface import HandOver
 from hekla.routing.table import build_table
 
 PARAMS = {"do_remote_prefill": True, "remote_engine_id": "x", "remote_block_ids": [[1, 2]], "remote_port": 5600}
-PD_GROUP = {"groupKey": "group", "prefillLabels": {"role": "prefill"}, "decodeLabels": {"role": "decode"}}
+PD_GROUP = {
+    "groupKey": "group", "prefillLabels": {"role": "prefill"}, "decodeLabels": {"role": "decode"},
+    "localPrefillTokensMax": 0,
+}  # fmt: skip
+"""Prompts of a few tokens are worth a prefill engine only when a manifest says so."""
 SELECTOR = {"matchLabels": {"app": "m"}, "pdGroup": PD_GROUP}
 
 
@@ -39,7 +46,7 @@ def start_pair(start_site: Any, start_backend: Any, kit: Any) -> Any:
     return start
 
 
-async def test_nixl_sends_the_prefill_answers_parameters_to_the_decode_engine(start_pair: Any) -> None:
+async def test_p2_nixl_sends_the_prefill_answers_parameters_to_the_decode_engine(start_pair: Any) -> None:
     site, pairs = await start_pair()
     first, second = pairs["g0"]
     text = await site.stream(max_tokens=50, max_completion_tokens=50, min_tokens=5)
@@ -59,27 +66,64 @@ async def test_nixl_sends_the_prefill_answers_parameters_to_the_decode_engine(st
     assert site.sample("tokens_total", token_type="output") == 3
 
 
+HAND_OVER = HandOver(room=2**62 + 1, transfer_id="t-1", prefill_host="10.0.0.7", bootstrap_port=8998, engine_id="e")
+CARRIED = {
+    "http": {},
+    "lmcache": {},
+    "nixl": {"kv_transfer_params": {"a": 1.5}},
+    "mooncake": {
+        "kv_transfer_params": {
+            "do_remote_prefill": True, "do_remote_decode": False, "remote_engine_id": "e",
+            "remote_bootstrap_addr": "http://10.0.0.7:8998", "transfer_id": "t-1",
+        }
+    },
+    "sglang": {"bootstrap_room": 2**62 + 1, "bootstrap_host": "10.0.0.7", "bootstrap_port": 8998},
+}  # fmt: skip
+ASKED = {
+    "nixl": {"do_remote_decode": True, "do_remote_prefill": False},
+    "mooncake": {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": "t-1"},
+}
+
+
 @pytest.mark.parametrize("name", sorted(CONNECTORS))
-def test_every_connector_prefills_one_token_and_leaves_the_decode_request_whole(name: str) -> None:
-    body = Body.parse(
-        b'{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true},"max_tokens":9}'
-    )
-    first = Body.parse(CONNECTORS[name].prefill_body(body).raw)
-    assert first.get("max_tokens") == 1
-    assert not {"stream", "stream_options", "max_completion_tokens"} & first.fields.keys()
-    second = Body.parse(CONNECTORS[name].decode_body(body, b'{"kv_transfer_params":{"a":1.50}}').raw)
-    carried = second.fields.get("kv_transfer_params")
-    if name in ("nixl", "mooncake"):
-        assert carried is not None
-        assert bytes(carried) == b'{"a":1.50}'
-    else:
-        assert second.raw == body.raw
-        assert "kv_transfer_params" not in first.fields
+def test_p2_p3_every_connector_prefills_one_token_and_leaves_the_rest_of_the_request_whole(name: str) -> None:
+    raw = b'{"model":"m","prompt":"x","temperature":1.50,"stream":true,"stream_options":{"include_usage":true},"max_tokens":9}'
+    body, connector = Body.parse(raw), CONNECTORS[name]
+    first = json.loads(connector.prefill_body(body, HAND_OVER).raw)
+    params = first.pop("kv_transfer_params", None)
+    met = CARRIED[name] if name == "sglang" else {}
+    assert first == {"model": "m", "prompt": "x", "temperature": 1.5, "max_tokens": 1, **met}
+    if name in ASKED:
+        assert {key: value for key, value in params.items() if value is not None} == ASKED[name]
+    answered = dataclasses.replace(HAND_OVER, prefill_answer=b'{"kv_transfer_params":{"a":1.50}}')
+    second = connector.decode_body(body, answered).raw
+    assert json.loads(second) == {**json.loads(raw), **CARRIED[name]}
+    assert b"1.50" in second, "numbers reach the engine as they were written"
+
+
+def test_mooncake_engines_without_a_bootstrap_server_get_what_the_prefill_engine_answered() -> None:
+    """Kthena's edits, which Ascend's connector of that name understands."""
+    without = dataclasses.replace(HAND_OVER, engine_id="", prefill_answer=b'{"kv_transfer_params":{"a":1.50}}')
+    sent = CONNECTORS["mooncake"].decode_body(Body.parse(b"{}"), without)
+    assert sent.raw == b'{"kv_transfer_params":{"a":1.50}}'
+
+
+def test_an_unknown_bootstrap_port_is_left_to_the_engine() -> None:
+    sent = CONNECTORS["sglang"].decode_body(Body.parse(b"{}"), dataclasses.replace(HAND_OVER, bootstrap_port=0))
+    assert json.loads(sent.raw) == {"bootstrap_room": 2**62 + 1, "bootstrap_host": "10.0.0.7"}
+
+
+def test_an_ipv6_prefill_engine_is_named_with_brackets_in_a_url_only() -> None:
+    over = dataclasses.replace(HAND_OVER, prefill_host="fd00::7")
+    mooncake = json.loads(CONNECTORS["mooncake"].decode_body(Body.parse(b"{}"), over).raw)
+    assert mooncake["kv_transfer_params"]["remote_bootstrap_addr"] == "http://[fd00::7]:8998"
+    assert json.loads(CONNECTORS["sglang"].decode_body(Body.parse(b"{}"), over).raw)["bootstrap_host"] == "fd00::7"
 
 
 @pytest.mark.parametrize("answer", [b"{}", b"not json", b'{"kv_transfer_params":null}'])
 def test_parameters_that_are_missing_become_null(answer: bytes) -> None:
-    sent = CONNECTORS["nixl"].decode_body(Body.parse(b"{}"), answer)
+    over = dataclasses.replace(HAND_OVER, prefill_answer=answer)
+    sent = CONNECTORS["nixl"].decode_body(Body.parse(b"{}"), over)
     assert sent.raw == b'{"kv_transfer_params":null}'
 
 
@@ -92,7 +136,9 @@ async def test_both_halves_always_belong_to_one_group(start_pair: Any) -> None:
         assert first.requests
 
 
-async def test_no_decode_engine_is_a_503_that_asks_to_come_back(start_site: Any, start_backend: Any, kit: Any) -> None:
+async def test_p5_no_decode_engine_is_a_503_that_asks_to_come_back(
+    start_site: Any, start_backend: Any, kit: Any
+) -> None:
     # The reference answers 400, as if the request were wrong (its defect 3).
     alone = pd_engine(kit, await start_backend(prefill), "g0", "prefill")
     site = await start_site(kit.model_route(), kit.model_server(workloadSelector=SELECTOR), alone)
@@ -101,15 +147,29 @@ async def test_no_decode_engine_is_a_503_that_asks_to_come_back(start_site: Any,
 
 
 async def test_halves_of_different_groups_are_no_pair(start_site: Any, start_backend: Any, kit: Any) -> None:
-    engines = [
-        pd_engine(kit, await start_backend(prefill), "g0", "prefill"),
-        pd_engine(kit, await start_backend(), "g1", "decode"),
-    ]
+    first, second = await start_backend(prefill), await start_backend()
+    engines = [pd_engine(kit, first, "g0", "prefill"), pd_engine(kit, second, "g1", "decode")]
     site = await start_site(kit.model_route(), kit.model_server(workloadSelector=SELECTOR), *engines)
-    assert (await site.post())[0] == 503
+    assert (await site.post())[0] == 200
+    assert (len(first.requests), len(second.requests)) == (0, 1), "better alone than not at all"
+    assert site.sample("prefill_decisions_total", way="local", reason="no_prefill_engine") == 1
 
 
-async def test_when_every_pair_fails_the_client_gets_503(start_pair: Any) -> None:
+@pytest.mark.parametrize(
+    ("labels", "server"), [({"hekla.io/decode-only": "true"}, {}), ({}, {"inferenceEngine": "SGLang"})]
+)
+async def test_a_decode_engine_that_does_no_prefill_is_not_asked_alone(
+    labels: Any, server: Any, start_site: Any, start_backend: Any, kit: Any
+) -> None:
+    second = await start_backend()
+    alone = kit.engine("d", second.url, app="m", group="g1", role="decode", **labels)
+    site = await start_site(kit.model_route(), kit.model_server(workloadSelector=SELECTOR, **server), alone)
+    status, body = await site.post()
+    assert (status, body["error"]["code"]) == (503, "no_ready_engine")
+    assert second.requests == []
+
+
+async def test_p5_when_every_pair_fails_the_client_gets_503(start_pair: Any) -> None:
     # The reference answers 500; a client that may try again should be told so.
     site, pairs = await start_pair(groups=("g0", "g1"))
 
