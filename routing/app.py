@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
@@ -14,7 +15,10 @@ from hekla.routing.admission.estimate import OutputEstimator
 from hekla.routing.admission.gate import Gate, Gated
 from hekla.routing.backend import Backend
 from hekla.routing.config import RoutingSettings
+from hekla.routing.configuration.following import LiveSettings
 from hekla.routing.exchange import JSON_TYPE, ClientGone, Departure, Exchange, Receive, Scope, Send
+from hekla.routing.external.book import ProviderBook
+from hekla.routing.external.service import ProviderTarget
 from hekla.routing.gateway import Doors, Gateway, Records
 from hekla.routing.gossip import Address, Gossip
 from hekla.routing.headers import safe_request_id
@@ -24,6 +28,11 @@ from hekla.routing.identity.usage_reports import HttpUsageSink
 from hekla.routing.limits.service import RateLimits
 from hekla.routing.load import LoadBook
 from hekla.routing.metrics import RouterMetrics
+from hekla.routing.observe.dry_run import DryRun
+from hekla.routing.observe.metrics import EngineMetrics
+from hekla.routing.observe.observer import Observer, tracer_of
+from hekla.routing.observe.pages import DebugPages, is_debug_path, is_from_here
+from hekla.routing.observe.sources import Parts, debug_pages
 from hekla.routing.openai_api import (
     HEALTH_PATHS,
     METRICS_PATH,
@@ -47,10 +56,12 @@ from hekla.routing.scrape import EngineScraper
 from hekla.routing.source import HttpObjectSource, ObjectSource
 from hekla.routing.table import RoutingTable
 from hekla.routing.traffic.engines import EngineTarget
-from hekla.routing.traffic.failover import NoProvider, Targets
+from hekla.routing.traffic.failover import Targets
 from hekla.routing.traffic.guard import Traffic
 from hekla.routing.traffic.journey import Journey
 from hekla.routing.traffic.mirror import Mirror
+from hekla.routing.translation.engines import TranslatedEngines
+from hekla.routing.translation.exchange import Translation
 from hekla.routing.upstream import Upstream
 from hekla.routing.watch import TableKeeper
 
@@ -96,6 +107,9 @@ class Ingress:
         self, settings: RoutingSettings, source: ObjectSource, upstream: Upstream, *, clock: Clock, ids: Ids,
         platform_url: Callable[[], str | None], platform_token: Callable[[], str], peers: Callable[[], Iterable[Address]],
     ) -> None:  # fmt: skip
+        # What the file says is in force from the first moment on.
+        self.live = LiveSettings(settings, self._use, clock=clock)
+        settings = self.live.now
         self.settings, self.upstream, self._clock, self._ids = settings, upstream, clock, ids
         self._id_prefix, self._id_count = ids.uid(), itertools.count(1)
         self.metrics = RouterMetrics()
@@ -116,13 +130,13 @@ class Ingress:
         )
         PrefixMetrics(self.prefix, self.metrics.registry)
         self.scheduling = SchedulingService(
-            settings.scheduling, settings.limits, self.loads, registry=self.metrics.registry,
+            dataclasses.replace(settings.scheduling, config_file=""), settings.limits, self.loads, registry=self.metrics.registry,
             knowledge=Knowledge(self.prefix.knowledge, self.prefix.approximate, self.prefix.exact),
-            clock=clock, on_change=self.metrics.plugin.clear,
+            clock=clock, on_change=self.metrics.plugin.clear, disaggregation=settings.disaggregation,
         )  # fmt: skip
         self.traffic = Traffic(settings.traffic, loads=self.loads, metrics=self.metrics, ids=ids)
         proxy = Proxy(
-            settings, upstream, self.scheduling.dispatcher, metrics=self.metrics, clock=clock, traffic=self.traffic,
+            settings, upstream, self.scheduling.dispatcher, metrics=self.metrics, clock=clock, ids=ids, traffic=self.traffic,
             server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
         )  # fmt: skip
         self.identity = Identity(
@@ -141,14 +155,32 @@ class Ingress:
         )  # fmt: skip
         self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
         self.gate.on_service = self.limits.ledger.taken
+        self.observer = Observer(settings.observe, tracer_of(settings.observe), clock)
+        dry_run = DryRun(proxy.plan_first, self.prefix.prepare, self.limits, self.gate, clock)
         engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
-        targets = Targets(engines, NoProvider(), settings.traffic.failover, self.metrics.traffic)
+        translation = Translation(settings.translation, clock, event_bytes_max=settings.limits.event_bytes_max)
+        self.providers = ProviderBook(source, settings.watch, clock=clock, ids=ids)
+        self.external = ProviderTarget(
+            settings, self.providers, upstream, translation, metrics=self.metrics, clock=clock, ids=ids
+        )
+        all_engines = TranslatedEngines(engines, translation, settings.translation.engines)
+        targets = Targets(all_engines, self.external, settings.traffic.failover, self.metrics.traffic)
         journey = Journey(self.traffic, targets, self.mirror, metrics=self.metrics, clock=clock, ids=ids)
         self.gateway = Gateway(
             settings, journey, lambda: self.keeper.table if self.keeper.synced else None,
-            doors=Doors(self.identity, self.limits), records=Records(self.metrics, self.log), clock=clock, ids=ids,
-            tasks=self._tasks,
+            doors=Doors(self.identity, self.limits), records=Records(self.metrics, self.log, self.observer, dry_run),
+            clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
+        self._debug = self._debug_pages()
+        self._live_parts: list[Callable[[RoutingSettings], None]] = [
+            lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
+            lambda new: self.gate.use(new.admission), lambda new: self.limits.use(new.rate_limits),
+            lambda new: self.traffic.use(new.traffic), lambda new: targets.use(new.traffic.failover),
+            lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation),
+            lambda new: self.scraper.use(new.scrape), lambda new: self.log.use(new.access_log),
+            lambda new: self.prefix.tokeniser.use(new.prefix.tokeniser), self.identity.use,
+            lambda new: self.observer.use(new.observe),
+        ]  # fmt: skip
         self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
         self._started = False
         self.is_draining = False
@@ -168,9 +200,11 @@ class Ingress:
         await self.gossip.start()
         await self.prefix.start()
         await self.keeper.start()
+        await self.providers.start()
         await self.identity.start()
         await self.scraper.start()
         await self.scheduling.start()
+        await self.live.start()
 
     async def drain(self, deadline_s: float) -> bool:
         """Unhealthy from now on; waits for requests in flight. True when none is left within `deadline_s`."""
@@ -181,15 +215,18 @@ class Ingress:
         return self.gateway.in_flight == 0
 
     async def stop(self) -> None:
+        await self.live.stop()
         await self.scheduling.stop()
         await self.scraper.stop()
         await self.keeper.stop()
+        await self.providers.stop()
         await self.identity.stop()
         await self.gossip.stop()
         await self.prefix.stop()
         await self._tasks.stop()
         await self.upstream.stop()
         await asyncio.to_thread(self.log.stop)
+        await self.observer.stop()
         self._started = False
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,6 +251,8 @@ class Ingress:
             await self._models(exchange)
         elif method in ("GET", "HEAD") and path == METRICS_PATH:
             await self._metrics(exchange)
+        elif method in ("GET", "HEAD") and is_debug_path(path):
+            await self._debug_page(exchange)
         else:
             await exchange.refuse(wrong_path(method, path))
 
@@ -254,6 +293,15 @@ class Ingress:
         self.metrics.log_dropped_lines(self.log.dropped)
         await exchange.answer(200, self.metrics.render(), [text])
 
+    async def _debug_page(self, exchange: Exchange) -> None:
+        try:
+            self.identity.admit(exchange, ADMIN)
+            if not self.identity.is_on and not is_from_here(exchange):
+                raise wrong_path(exchange.method, exchange.path)  # to strangers it is not there
+            await self._debug.answer(exchange)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+
     async def _to_platform(self, exchange: Exchange) -> None:
         try:
             self.identity.admit(exchange, ADMIN)
@@ -284,6 +332,27 @@ class Ingress:
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def _use(self, settings: RoutingSettings) -> None:
+        """Other settings from now on, of those that can change. Raises ValueError, and nothing has changed then."""
+        for use in self._live_parts:
+            use(settings)
+        self.settings = settings
+
+    def _debug_pages(self) -> DebugPages:
+        def awaiting() -> tuple[str, ...]:
+            return self.live.held
+
+        engines = EngineMetrics(
+            self.metrics.registry, table=lambda: self.keeper.table, loads=self.loads, traffic=self.traffic,
+            awaiting_restart=awaiting, clock=self._clock,
+        )  # fmt: skip
+        self.live.count = engines.reloaded
+        parts = Parts(
+            lambda: self.settings, lambda: self.keeper.table, self.loads, self.scheduling, self.traffic, self.prefix,
+            self.gate, self.limits, awaiting,
+        )  # fmt: skip
+        return debug_pages(parts, self.observer.decisions, self._clock)
+
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)
         self.traffic.took_table(table, self._clock.monotonic())
@@ -291,6 +360,7 @@ class Ingress:
         self.loads.forget(known)
         self.scheduling.dispatcher.forget(known)
         self.prefix.took_engines(self._engines())
+        self.external.forget_unknown()
 
     def _capacity(self, backend: Backend, tokens: int) -> None:
         self.scheduling.learn_capacity(backend, tokens)

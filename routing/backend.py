@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hekla.platform.api.meta import Json, matches_labels
 from hekla.platform.api.values import parse_duration_s
+from hekla.routing.connectors.catalog import CONNECTORS
 
 ServerKey = tuple[str, str]
 """Namespace and name of a ModelServer."""
@@ -30,7 +31,23 @@ class Backend:
     """Where it publishes its KV events (ZMQ); empty: it does not."""
     kv_replay: str = ""
     """Where past ones are had again; empty: nowhere, or only the engine knows."""
+    bootstrap_port: int = 0
+    """Where other engines learn how to fetch its KV; 0 while unknown."""
 
+    @property
+    def is_decode_only(self) -> bool:
+        """It computes no prompts of its own."""
+        return self.labels.get(LABEL_DECODE_ONLY, "").lower() == "true"
+
+    @property
+    def data_parallel(self) -> int:
+        """Ranks between which its server balances; 1 unless its label says otherwise."""
+        size = self.labels.get(LABEL_DATA_PARALLEL, "")
+        return max(int(size), 1) if size.isdigit() and size.isascii() and len(size) <= 4 else 1
+
+
+LABEL_DECODE_ONLY = "hekla.io/decode-only"
+LABEL_DATA_PARALLEL = "hekla.io/data-parallel-size"
 
 _EJECTION_NUMBERS = {
     "consecutiveFailures": "consecutive_failures",
@@ -51,7 +68,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class PrefillGroup:
-    """The prefill and decode engines of one ServingGroup: KV moves only inside it."""
+    """Prefill and decode engines between which KV can move: those of one ServingGroup, or of a whole pool."""
 
     prefill: tuple[Backend, ...]
     decode: tuple[Backend, ...]
@@ -69,7 +86,10 @@ class ModelServer:
     connector: str = ""
     """Name of the prefill/decode connector."""
     groups: Mapping[str, PrefillGroup] | None = None
-    """By group value, only groups with both roles ready; None: prefill and decode are not separated."""
+    """By group value, only groups that can serve: with both roles ready, or with decode engines that do both. None:
+    prefill and decode are not separated."""
+    local_prefill_tokens_max: int | None = None
+    """Uncached prompt tokens up to which a decode engine computes them itself; None: the ingress decides."""
     timeout_s: float | None = None
     """Longest wait for response headers."""
     retry: RetryPolicy | None = None
@@ -106,6 +126,7 @@ def backend_of(engine: Json) -> Backend | None:
         max_model_len=status.get("maxModelLen", 0),
         kv_events=status.get("kvEvents", ""),
         kv_replay=status.get("kvReplay", ""),
+        bootstrap_port=status.get("bootstrapPort") or 0,
     )
 
 
@@ -123,7 +144,8 @@ def server_of(obj: Json, engines: list[Json]) -> ModelServer:
         engine=spec.get("inferenceEngine") or "vLLM",
         backends=tuple(sorted(chosen, key=lambda b: b.key)),
         connector=_connector_of(spec),
-        groups=_groups_of(chosen, selector.get("pdGroup")),
+        groups=_groups_of(chosen, selector.get("pdGroup"), _connector_of(spec)),
+        local_prefill_tokens_max=(selector.get("pdGroup") or {}).get("localPrefillTokensMax"),
         timeout_s=_seconds(policy, "timeout"),
         retry=_retry_of(policy.get("retry")),
         idle_s=_seconds(policy, "idleTimeout"),
@@ -170,12 +192,13 @@ def _ejection_of(detection: Json | None) -> Mapping[str, float] | None:
     return {**found, **times}
 
 
-def _groups_of(backends: list[Backend], pd_group: Json | None) -> Mapping[str, PrefillGroup] | None:
+def _groups_of(backends: list[Backend], pd_group: Json | None, connector: str) -> Mapping[str, PrefillGroup] | None:
     if not pd_group:
         return None
     members: dict[str, tuple[list[Backend], list[Backend]]] = {}
+    is_pool = pd_group.get("scope") == "pool"
     for backend in backends:
-        value = backend.labels.get(pd_group["groupKey"])
+        value = "" if is_pool else backend.labels.get(pd_group["groupKey"])
         if value is None:
             continue
         prefill, decode = members.setdefault(value, ([], []))
@@ -183,7 +206,12 @@ def _groups_of(backends: list[Backend], pd_group: Json | None) -> Mapping[str, P
             prefill.append(backend)
         elif _has(backend, pd_group.get("decodeLabels") or {}):
             decode.append(backend)
-    return {value: PrefillGroup(tuple(p), tuple(d)) for value, (p, d) in sorted(members.items()) if p and d}
+    may_be_local = connector not in CONNECTORS or CONNECTORS[connector].leaves_decode_able
+    return {
+        value: PrefillGroup(tuple(p), tuple(d))
+        for value, (p, d) in sorted(members.items())
+        if d and (p or (may_be_local and not all(backend.is_decode_only for backend in d)))
+    }
 
 
 def _has(backend: Backend, labels: Mapping[str, str]) -> bool:

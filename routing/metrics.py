@@ -37,6 +37,9 @@ class RouterMetrics:
         self.duration = h("request_duration_seconds", "From request to the answer's end", (*request, *_BACKEND))
         self.prefill = h("request_prefill_duration_seconds", "Upstream, until the first byte of the answer", request)
         self.decode = h("request_decode_duration_seconds", "Upstream, from the first byte to the last", request)
+        self.prefill_decisions = c(
+            "prefill_decisions_total", "Where prompts were computed, and why", ("model", "model_server", "way", "reason")
+        )
         self.tokens = c("tokens_total", "Tokens by the engine's count", ("model", "path", "token_type", *_BACKEND))
         self.retries = c("retries_total", "Further tries on an engine", ("model", "model_server", "reason"))
         self.continuations = c(
@@ -134,5 +137,5 @@ def backend_labels(exchange: Exchange) -> tuple[str, str, str, str]:
         return ("", "none" if not exchange.model else "unresolved", "", "")
     name = "/".join(match.route.server_key(match.target))
     kind = "external_provider" if match.target.external else "model_server"
-    upstream_model = match.upstream_model or (exchange.model if match.server else "")
+    upstream_model = exchange.upstream_model or match.upstream_model or (exchange.model if match.server else "")
     return (match.route.key, kind if match.server or match.target.external else "unresolved", name, upstream_model)

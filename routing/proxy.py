@@ -14,18 +14,20 @@ from typing import NoReturn
 import aiohttp
 
 from hekla.platform.base.clock import Clock
+from hekla.platform.base.ids import Ids
 from hekla.routing.admission.interface import PLANNED
 from hekla.routing.backend import ModelServer, RetryPolicy, ServerKey
 from hekla.routing.body import Body
 from hekla.routing.call import Call
 from hekla.routing.config import RoutingSettings
-from hekla.routing.connectors.catalog import CONNECTORS
 from hekla.routing.continuation.carrier import Continuation
 from hekla.routing.continuation.decision import CONTINUED_PATHS
 from hekla.routing.continuation.record import Record
 from hekla.routing.disaggregation import AllTried, NothingReady, Plan
 from hekla.routing.exchange import Exchange
 from hekla.routing.metrics import RouterMetrics, backend_labels
+from hekla.routing.pairs.bootstrap import Bootstraps
+from hekla.routing.pairs.flow import PairFlow
 from hekla.routing.refusal import EngineRefusal, Refusal
 from hekla.routing.relay import Relay
 from hekla.routing.scheduling.dispatch import Dispatcher
@@ -45,11 +47,20 @@ RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 class Proxy:
     def __init__(
         self, settings: RoutingSettings, upstream: Upstream, dispatcher: Dispatcher, *,
-        metrics: RouterMetrics, clock: Clock, traffic: Traffic, server_now: Callable[[ServerKey], ModelServer | None] = lambda _: None,
+        metrics: RouterMetrics, clock: Clock, ids: Ids, traffic: Traffic,
+        server_now: Callable[[ServerKey], ModelServer | None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._settings, self._upstream, self._dispatcher = settings, upstream, dispatcher
         self._trips, self._metrics, self._clock = Trips(dispatcher, clock), metrics, clock
-        self._traffic, self._relay = traffic, Relay(metrics, clock, held_bytes_max=settings.upstream.answer_held_bytes_max)
+        self._traffic, self._relay = (
+            traffic,
+            Relay(metrics, clock, held_bytes_max=settings.upstream.answer_held_bytes_max),
+        )
+        self._pairs = PairFlow(
+            settings.disaggregation, self._ask, self._relay.relay, trips=self._trips, transfers=dispatcher.transfers,
+            bootstraps=Bootstraps(upstream.page, settings.disaggregation, clock), clock=clock, ids=ids,
+            answer_bytes_max=settings.upstream.prefill_body_bytes_max,
+        )  # fmt: skip
         self._continuation = Continuation(
             settings.continuation, upstream, plan=self._plan, attempt=self._attempt, server_now=server_now,
             metrics=metrics, clock=clock,
@@ -139,14 +150,17 @@ class Proxy:
 
     def plan_first(self, exchange: Exchange, server: ModelServer, view: LazyView) -> Plan:
         """What a first try now (`view.now_s`) would be. Raises NothingReady, AllTried or Busy."""
-        return self._plan_without((), exchange, server, view)
+        if exchange.story.is_planned:  # a waiting request is planned again and again: the first time is told
+            return self._plan_without((), exchange, server, view)
+        exchange.story.is_planned = True
+        with exchange.trace.span("schedule"):
+            return self._plan_without((), exchange, server, view)
 
     def _choose(self, call: Call) -> Plan:
-        return self._plan_without(call.tried, call.exchange, call.server, call.view)
+        with call.exchange.trace.span("schedule"):
+            return self._plan_without(call.tried, call.exchange, call.server, call.view)
 
-    def _plan_without(
-        self, tried: Collection[str], exchange: Exchange, server: ModelServer, view: LazyView
-    ) -> Plan:
+    def _plan_without(self, tried: Collection[str], exchange: Exchange, server: ModelServer, view: LazyView) -> Plan:
         meter = self._metrics.plugin_meter(view.model)
         return self._traffic.choose(
             server, exchange.match, tried, view.now_s,
@@ -181,38 +195,31 @@ class Proxy:
         """One try. Raises AttemptFailed while the client has got nothing."""
         exchange, body = call.exchange, call.view.body
         now_s = exchange.upstream_started_s = self._clock.monotonic()
-        exchange.first_byte_s = None
+        exchange.first_byte_s = exchange.prefill_s = None
         self._traffic.goes_to(call.server, exchange.match, plan.server.backend.key, now_s)
-        if plan.prefill is None:
-            with self._trips.begin(call, plan.server) as trip:
-                await self._ask(call, plan.server, body, trip, self._relay.relay)
+        exchange.story.tried(plan.server.backend.key, plan, now_s)
+        if (verdict := plan.verdict) is not None:
+            labels = (call.view.model, call.server.name, verdict.way, verdict.reason)
+            self._metrics.child(self._metrics.prefill_decisions, *labels).inc()
+        if verdict is not None and verdict.way == "remote":
+            await self._pairs.run(call, plan)
             return
-        # The decode engine is chosen now and counts now: who comes during the prefill must see it.
-        with self._trips.begin(call, plan.server, decode_only=True) as trip:
-            await self._pair(call, plan.prefill, plan.server, trip)
-
-    async def _pair(self, call: Call, prefill: Candidate, decode: Candidate, trip: LiveTrip) -> None:
-        """The prefill request, then the decode request under `trip`."""
-        exchange, body = call.exchange, call.view.body
-        connector = CONNECTORS.get(call.server.connector)
-        if connector is None:
-            known = ", ".join(sorted(CONNECTORS))
-            message = f"the connector {call.server.connector!r} is not supported; known: {known}"
-            raise Refusal(503, message, kind="scheduling", code="connector_unsupported")
-        call.prefill_answer = None
-        with self._trips.begin(call, prefill, prefill_only=True) as prefilling:
-            await self._ask(call, prefill, connector.prefill_body(body), prefilling, self._keep_prefill)
-        answer = call.prefill_answer
-        if answer is None:
-            return  # the prefill engine refused the request itself, and the client has its answer
-        exchange.prefill_s = self._clock.monotonic() - (exchange.upstream_started_s or exchange.started_s)
-        await self._ask(call, decode, connector.decode_body(body, answer), trip, self._relay.relay)
+        with self._trips.begin(call, plan.server) as trip:
+            await self._ask(call, plan.server, body, trip, self._relay.relay)
 
     async def _ask(
         self, call: Call, candidate: Candidate, body: Body, trip: LiveTrip,
-        use: Callable[[Call, aiohttp.ClientResponse, LiveTrip], Awaitable[None]],
+        use: Callable[[Call, aiohttp.ClientResponse, LiveTrip], Awaitable[None]], *, is_prefill: bool = False,
     ) -> None:  # fmt: skip
         """Sends `body` to an engine and hands its answer to `use`; `trip` counts it as load meanwhile."""
+        with call.exchange.trace.span("prefill" if is_prefill else "engine") as span:
+            span.set("hekla.engine", candidate.backend.key)
+            await self._ask_within(call, candidate, body, trip, use, is_prefill=is_prefill)
+
+    async def _ask_within(
+        self, call: Call, candidate: Candidate, body: Body, trip: LiveTrip,
+        use: Callable[[Call, aiohttp.ClientResponse, LiveTrip], Awaitable[None]], *, is_prefill: bool,
+    ) -> None:  # fmt: skip
         exchange, backend = call.exchange, candidate.backend
         active = self._metrics.child(self._metrics.upstream, call.server.name, *backend_labels(exchange))
         active.inc()
@@ -223,8 +230,8 @@ class Proxy:
         )
         try:
             response = await self._upstream.post(
-                backend.key, backend.url + call.target, headers=call.headers, body=body.raw,
-                header_timeout_s=limits.prefill_s if use == self._keep_prefill else limits.headers_s,
+                backend.key, backend.url + call.target, headers=exchange.trace.to_engine(call.headers), body=body.raw,
+                header_timeout_s=limits.prefill_s if is_prefill else limits.headers_s,
             )  # fmt: skip
             exchange.upstream_status = response.status
             try:
@@ -244,6 +251,7 @@ class Proxy:
         self, call: Call, candidate: Candidate, verdict: Verdict, failure: AttemptFailed | StreamBroken
     ) -> None:
         """What the failure says of its engine, for the requests that come now."""
+        call.exchange.story.failed(str(failure))
         now_s, status = self._clock.monotonic(), failure.status if isinstance(failure, AttemptFailed) else 0
         if isinstance(failure, StreamBroken) or failure.unreached:
             candidate.load.suspect_until_s = now_s + self._settings.upstream.suspect_s
@@ -275,19 +283,3 @@ class Proxy:
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
             pass
         return bytes(body[: limits.error_body_bytes_max])
-
-    async def _keep_prefill(self, call: Call, response: aiohttp.ClientResponse, trip: LiveTrip) -> None:
-        if response.status >= 300:
-            await self._relay.relay(call, response, trip)
-            return
-        limit, answer = self._settings.upstream.prefill_body_bytes_max, bytearray()
-        try:
-            async for chunk in response.content.iter_any():
-                answer += chunk
-                if len(answer) > limit:
-                    raise AttemptFailed(call.exchange.backend, f"its prefill answer is larger than {limit} bytes")
-        except (aiohttp.ClientError, OSError) as error:
-            raise AttemptFailed(call.exchange.backend, f"broke off: {error}", unreached=True) from error
-        if call.verdict is not None:
-            call.verdict.answered(self._clock.monotonic())
-        call.prefill_answer = bytes(answer)

@@ -43,6 +43,11 @@ class LiveTrip:
         """How long its first token was thought to take."""
         return self._trip.forecast.ttft_s
 
+    @property
+    def uncached_tokens(self) -> float:
+        """Of its prompt, not in the engine's cache as far as was known."""
+        return self._trip.forecast.uncached_tokens
+
     def first_token(self) -> None:
         """The first byte of a stream is here."""
         if 200 <= self._call.exchange.upstream_status < 300:

@@ -14,6 +14,7 @@ from typing import Self
 from hekla.routing.backend import ModelServer
 from hekla.routing.disaggregation import Plan, Planner
 from hekla.routing.load import NOTHING, Counts, LoadBook
+from hekla.routing.pairs.transfers import Transfers
 from hekla.routing.scheduling.footprint import CHUNK_TOKENS, Footprint, chunks_of
 from hekla.routing.scheduling.forecast import Forecast, Forecaster
 from hekla.routing.scheduling.interface import Candidate, RequestView
@@ -46,6 +47,11 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._unseen: list[tuple[float, int, Trip]] = []
         """A heap of trips whose first token will not be seen, by when it is expected."""
+
+    @property
+    def transfers(self) -> Transfers:
+        """How long KV takes between engines, as it is learned."""
+        return self._planner.pairs.transfers
 
     def plan(self, server: ModelServer, request: RequestView, tried: Collection[str], meter: Meter) -> Plan:
         """The choice of engines for a request now (`request.now_s`). Raises NothingReady, AllTried or Busy."""

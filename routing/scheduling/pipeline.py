@@ -19,6 +19,10 @@ OnError = Callable[[str, Exception], None]
 """Called with the plugin that raised, and what."""
 
 
+SPARES_LAST = "spares_last"
+"""A filter that has this attribute set never leaves nobody: it is not asked about a single candidate."""
+
+
 def raise_error(plugin: str, error: Exception) -> None:
     raise error
 
@@ -41,6 +45,8 @@ class Profile:
         `candidates` must not be empty: no ready engine is a different answer, and the caller's.
         """
         left, stages = self._filter(request, Candidates.of(candidates), timer, meter)
+        if len(left) == 1:  # nothing to choose, and so nothing to compare
+            return Decision(left[0], left, np.zeros(1), {}, {}, stages)
         totals, parts, before = np.zeros(len(left)), {}, timer()
         for scorer, weight in self.scorers:
             scores = parts[scorer.name] = self._score(scorer, request, left)
@@ -52,11 +58,19 @@ class Profile:
         weights = {scorer.name: weight for scorer, weight in self.scorers}
         return Decision(_best(request, left, totals), left, totals, parts, weights, stages, forecasts)
 
+    def filter(
+        self, request: RequestView, candidates: Sequence[Candidate], timer: Callable[[], float], meter: Meter
+    ) -> Candidates:
+        """Those that may take the request. Raises Busy when none may."""
+        return self._filter(request, Candidates.of(candidates), timer, meter)[0]
+
     def _filter(
         self, request: RequestView, candidates: Candidates, timer: Callable[[], float], meter: Meter
     ) -> tuple[Candidates, list[tuple[str, Candidates]]]:
         left, stages, before = candidates, list[tuple[str, Candidates]](), timer()
         for plugin in self.filters:
+            if len(left) == 1 and getattr(plugin, SPARES_LAST, False):
+                continue
             try:
                 kept = Candidates.of(plugin.keep(request, left))
             except Exception as error:  # noqa: BLE001  # whatever it is, `on_error` decides

@@ -13,6 +13,7 @@ from hekla.routing.backend import Backend
 from hekla.routing.config import LimitSettings, SchedulingSettings
 from hekla.routing.disaggregation import Planner
 from hekla.routing.load import LoadBook
+from hekla.routing.pairs.settings import DisaggregationSettings
 from hekla.routing.scheduling.catalog import Parts, build_profile
 from hekla.routing.scheduling.dispatch import Dispatcher
 from hekla.routing.scheduling.forecast import Forecaster
@@ -41,6 +42,7 @@ class SchedulingService:
     def __init__(
         self, settings: SchedulingSettings, limits: LimitSettings, loads: LoadBook, *, knowledge: Knowledge,
         registry: CollectorRegistry, clock: Clock, on_change: Callable[[], None] = lambda: None,
+        disaggregation: DisaggregationSettings = DisaggregationSettings(),
     ) -> None:  # fmt: skip
         self._limits, self._on_change = limits, on_change
         self.rates = RateBook(shipped_prior, kind_of)
@@ -49,7 +51,8 @@ class SchedulingService:
         self._parts = Parts(self.forecaster, knowledge.approximate, knowledge.exact, on_error=self._plugin_failed)
         self.settings = settings
         self._failures: dict[str, int] = {}
-        self._planner = Planner(build_profile(settings, limits, self._parts), loads, clock.monotonic)
+        profile = build_profile(settings, limits, self._parts)
+        self._planner = Planner(profile, loads, clock.monotonic, disaggregation)
         self.dispatcher = Dispatcher(self._planner, loads, self.forecaster, on_precision=self._precision)
         self.reloader: ConfigReloader[ConfigFile] | None = None
         if settings.config_file:

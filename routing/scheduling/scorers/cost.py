@@ -30,7 +30,7 @@ class Cost:
     name = "cost"
 
     def __init__(self, forecaster: Forecaster, *, d: float = DECODE_WEIGHT, rho: float = RENT) -> None:
-        self._forecaster, self._d, self._rho = forecaster, d, rho
+        self._forecaster, self.d, self.rho = forecaster, d, rho
 
     def score(self, request: RequestView, candidates: Sequence[Candidate]) -> Vector:
         f = self._forecaster.forecast(request, candidates)
@@ -43,7 +43,7 @@ class Cost:
         compute_s = f.uncached_tokens * f.prefill_token_s
         overhead_s = f.prefill_s - compute_s
         decode_s = f.output_tokens * (f.step_s + n * (f.step_s - f.step_now_s))
-        cost: Vector = f.queue_s + f.memory_wait_s + overhead_s + compute_s * (1.0 + n + self._rho) + self._d * decode_s
+        cost: Vector = f.queue_s + f.memory_wait_s + overhead_s + compute_s * (1.0 + n + self.rho) + self.d * decode_s
         return cost
 
 
