@@ -26,6 +26,10 @@ FORGOTTEN_S = 3600.0
 another name. A peer that comes back later is a new one, and what it took before may count twice."""
 
 
+FRESH = 1.25
+"""A total up to this many times what is used is news of now: between a request and its news some of it flows back."""
+
+
 class Entry(NamedTuple):
     """News of one budget."""
 
@@ -116,7 +120,7 @@ class Ledger:
             if key is None:
                 continue
             known = 0.0 if before is None else before.total
-            if before is None and entry.total > entry.used:
+            if before is None and entry.total > entry.used * FRESH:
                 self._adopt(key, entry.used, now_s)  # it is older than this replica: part of its total has flowed back
             elif entry.total != known:
                 self._apply(key, entry.total - known, now_s)
