@@ -61,6 +61,9 @@ class ApproximateIndex:
         if found is None:
             size, most = self._settings.block_bytes, self._settings.blocks_max
             text = request.prompt_text[: size * most].encode("utf-8", "surrogatepass")
+            if len(text) < size:  # no whole block: nothing to look for, and nothing to remember
+                found = request.memo[self._memo_key] = ([], len(text))
+                return found
             root = self._hasher.root(request.upstream_model, request.memo.get(CACHE_SALT, ""))
             chained = self._hasher.chain(root, self._hasher.text_digests(text, size)[:most])
             found = request.memo[self._memo_key] = (chained.tolist(), len(text))
@@ -68,6 +71,8 @@ class ApproximateIndex:
 
     def match(self, request: RequestView, candidates: Sequence[Candidate]) -> Match:
         blocks, text_bytes = self._cut(request)
+        if not blocks:
+            return Match.nothing(candidates)
         lengths = runs(self._presence.bits.get, blocks, self._slots)
         slot_of = self._slot_of
         held = lengths[[slot_of.get(key, -1) for key in keys_of(candidates)]]
@@ -80,20 +85,24 @@ class ApproximateIndex:
         return [int(tokens) for tokens in self.match(request, candidates).tokens]
 
     def routed(self, request: RequestView, engine: str, now_s: float) -> None:
-        self._flying(request)[engine] = self._flying(request).get(engine, 0) + 1
-        self._put(engine, self.blocks(request), _PENDING)
+        blocks = self.blocks(request)
+        if blocks:
+            flying = self._flying(request)
+            flying[engine] = flying.get(engine, 0) + 1
+            self._put(engine, blocks, _PENDING)
 
     def finished(self, request: RequestView, engine: str, now_s: float, *, succeeded: bool) -> None:
         """A request that ended here without `routed` counts only when it succeeded."""
-        flying = self._flying(request)
-        was_routed = flying.get(engine, 0) > 0
         blocks = self.blocks(request)
-        if was_routed:
+        if not blocks:
+            return
+        flying = self._flying(request)
+        if flying.get(engine, 0) > 0:
             flying[engine] -= 1
             self._settle(engine, blocks, succeeded)
         elif succeeded:
             self._put(engine, blocks, 0, confirmed=True)
-        if succeeded and blocks:
+        if succeeded:
             self._sequence += 1
             self._records.append(RouteRecord(self._sequence, engine, np.array(blocks, np.uint64).tobytes()))
 

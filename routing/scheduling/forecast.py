@@ -8,7 +8,6 @@ Memory is waited for when what is held, and half of what is still to be generate
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
@@ -20,40 +19,13 @@ from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge, RequestView
 from hekla.routing.scheduling.knowledge import matched, prompt_tokens
 from hekla.routing.scheduling.rates import RateBook
+from hekla.routing.scheduling.single import FOREIGN_PROMPT_TOKENS, HEAD_DONE_MAX, Forecast, forecast_of_one
+
+__all__ = ["HEADROOM", "Forecast", "Forecaster", "Forecasts"]
 
 HEADROOM = 0.95
 """Share of a KV cache from which requests begin to wait for memory: blocks are allocated whole, and some are in use twice."""
-FOREIGN_PROMPT_TOKENS = 512
-"""What a request that came past the ingress is taken to wait with: its prompt is not known here."""
-_HEAD_DONE_MAX = 0.9
-"""A prefill that has not ended is not taken to be done, however long ago it should have been."""
 _MEMO = "forecast"
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Of one request on one engine."""
-
-    matched_tokens: float
-    """Of its prompt, in the engine's cache."""
-    uncached_tokens: float
-    """Of its prompt, to be computed; at least 1."""
-    queue_s: float
-    """Until the prefills before it are done."""
-    prefill_s: float
-    """Its own."""
-    step_s: float
-    """From one output token to the next, once it is among those that decode."""
-    memory_wait_s: float
-    """Until requests have ended whose KV cache it needs."""
-    kv_share: float
-    """KV cache held, with this request's prompt, over capacity; what the engine reports while that is unknown, else 0."""
-    queue_tokens: float = 0.0
-    """Prompt tokens to be computed before its own."""
-
-    @property
-    def ttft_s(self) -> float:
-        return self.queue_s + self.memory_wait_s + self.prefill_s
 
 
 class Forecasts(Sequence[Forecast]):
@@ -133,7 +105,22 @@ class Forecaster:
             for i, key in enumerate(known.candidates.keys):
                 if key == candidate.backend.key:
                     return known[i]
-        return self._forecast(request, Candidates.of([candidate]))[0]
+        return self._of_one(request, candidate)
+
+    def _of_one(self, request: RequestView, candidate: Candidate) -> Forecast:
+        """Out of the request's memo when it was asked for this decision already."""
+        key = (_MEMO, id(self), candidate.backend.key)
+        known: tuple[float, Forecast] | None = request.memo.get(key)
+        if known is not None and known[0] == request.now_s:
+            return known[1]
+        prompt = prompt_tokens(request)
+        held = self.knowledge.matched_tokens(request, [candidate])[0]
+        found = forecast_of_one(
+            candidate, self.rates.rates(candidate.backend), headroom=self.headroom, now_s=request.now_s,
+            prompt_tokens=prompt, matched_tokens=min(float(held), prompt), output_tokens_max=request.output_tokens_max,
+        )  # fmt: skip
+        request.memo[key] = (request.now_s, found)
+        return found
 
     def _forecast(self, request: RequestView, candidates: Candidates) -> Forecasts:
         loads, speed = candidates.loads, self.rates.vectors(candidates)
@@ -176,6 +163,6 @@ class Forecaster:
 def _still_queued(loads: Vector, token_s: Vector, now_s: float) -> Vector:
     """Prompt tokens ahead, less what the engine must have done of the prefill at its head."""
     head = loads[col.HEAD_TOKENS]
-    done = np.clip((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0, head * _HEAD_DONE_MAX)
+    done = np.clip((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0, head * HEAD_DONE_MAX)
     left: Vector = np.maximum(loads[col.PREFILL] - done, 0.0) + FOREIGN_PROMPT_TOKENS * loads[col.FOREIGN_WAITING]
     return left

@@ -128,14 +128,25 @@ class RateBook:
         self._factors: Vector = np.ones((2, 64))
         self._free = list(range(63, -1, -1))
         self._generation = 0
+        self._stale: set[_Engine] = set()
+        """Those of which more is known than the table says: it is written when it is read."""
 
     def rates(self, backend: Backend) -> EngineRates:
-        row: list[float] = self._table[:, self._engine(backend).row].tolist()
-        return EngineRates(1.0 / row[0], *row[1:])
+        engine = self._engine(backend)
+        kind = engine.kind
+        slower, longer = kind.prefill_spread.factor(engine.prefill), kind.step_spread.factor(engine.step)
+        overhead_s, prefill_s = kind.first_token.coefficients
+        base_s, request_s, context_s = kind.step.coefficients
+        return EngineRates(
+            1.0 / (prefill_s * slower), overhead_s * slower, base_s * longer, request_s * longer, context_s * longer,
+            engine.kv_capacity, kind.output_tokens,
+        )  # fmt: skip
 
     def vectors(self, candidates: Candidates) -> Vector:
         """`[column, candidate]`; the columns are this module's constants, prefill as seconds per token."""
         rows: Rows = candidates.pool.keep(("rates", id(self), self._generation), self._rows)
+        if self._stale:
+            self._publish()
         return np.take(self._table, rows if candidates.is_whole else rows[candidates.positions], axis=1)
 
     def _rows(self, pool: Pool) -> Rows:
@@ -149,7 +160,7 @@ class RateBook:
         if tokens >= PREFILL_TOKENS_MIN:
             spread.observe(engine.prefill, seconds / max(fit.predict(causes), 1e-9))
         fit.observe(causes, seconds / spread.factor(engine.prefill))
-        self._publish(engine)
+        self._stale.add(engine)
 
     def observe_step(self, backend: Backend, requests: float, context_tokens: float, seconds: float) -> None:
         """Output tokens came `seconds` apart while the batch held so many requests and tokens of context."""
@@ -158,7 +169,7 @@ class RateBook:
         causes = (1.0, max(requests, 0.0), max(context_tokens, 0.0))
         spread.observe(engine.step, seconds / max(fit.predict(causes), 1e-9))
         fit.observe(causes, seconds / spread.factor(engine.step))
-        self._publish(engine)
+        self._stale.add(engine)
 
     def observe_output(self, backend: Backend, tokens: int) -> None:
         """An answer had so many tokens."""
@@ -182,7 +193,7 @@ class RateBook:
         if tokens > 0:
             engine = self._engine(backend)
             engine.kv_capacity = float(tokens)
-            self._publish(engine)
+            self._stale.add(engine)
 
     def errors(self) -> Mapping[str, ForecastErrors]:
         """By kind."""
@@ -197,6 +208,7 @@ class RateBook:
             engine.kind.prefill_spread.leave(engine.prefill)
             engine.kind.step_spread.leave(engine.step)
             engine.kind.rows = None
+            self._stale.discard(engine)
             self._free.append(engine.row)
         if gone:
             self._generation += 1
@@ -219,20 +231,27 @@ class RateBook:
             self._free = list(range(size * 2 - 1, size - 1, -1))
         engine = self._engines[backend.key] = kind.engines[backend.key] = _Engine(kind, self._free.pop())
         kind.rows = None
-        self._publish(engine)
+        self._stale.add(engine)
         return engine
 
-    def _publish(self, engine: _Engine) -> None:
-        """What its kind is known to be, times what each engine of the kind is itself.
+    def _publish(self) -> None:
+        """What each kind is known to be, times what each engine of the kind is itself.
 
-        All of the kind at once: were only the engine observed brought up to date, equals would differ by age.
+        All of a kind at once: were only the engines observed brought up to date, equals would differ by age.
         """
-        kind = engine.kind
-        self._table[KV_CAPACITY, engine.row] = engine.kv_capacity
+        for engine in self._stale:
+            kind = engine.kind
+            self._table[KV_CAPACITY, engine.row] = engine.kv_capacity
+            own = kind.prefill_spread.factor(engine.prefill), kind.step_spread.factor(engine.step)
+            self._factors[:, engine.row] = own
+        kinds = {id(engine.kind): engine.kind for engine in self._stale}
+        self._stale.clear()
+        for kind in kinds.values():
+            self._publish_kind(kind)
+
+    def _publish_kind(self, kind: _Kind) -> None:
         if kind.rows is None:
             kind.rows = np.array([e.row for e in kind.engines.values()], dtype=np.int64)
-        own = kind.prefill_spread.factor(engine.prefill), kind.step_spread.factor(engine.step)
-        self._factors[:, engine.row] = own
         overhead_s, prefill_s = kind.first_token.coefficients
         slower, longer = self._factors[:, kind.rows]
         table, rows = self._table, kind.rows

@@ -64,15 +64,16 @@ class LinearFit:
     """At first each observation is worth a new solution; later one in eight is."""
 
     def __init__(self, prior: Sequence[float], *, memory: float) -> None:
-        self._prior = np.maximum(np.asarray(prior, dtype=np.float64), 1e-12)
+        self._prior = tuple(max(float(value), 1e-12) for value in prior)
         self._keep = 1.0 - 1.0 / memory
         self._scale = ScaleFit(prior_weight=1.0, memory=memory)
         self._residual = ScaleFit(prior_weight=1.0, memory=memory)
         size = len(self._prior)
-        self._squares, self._products = np.zeros((size, size)), np.zeros(size)
+        # Two or three causes: plain numbers are several times faster than arrays of them.
+        self._squares, self._products = [[0.0] * size for _ in range(size)], [0.0] * size
         self._weight = 0.0
         """How many observations are remembered."""
-        self.coefficients: tuple[float, ...] = tuple(self._prior.tolist())
+        self.coefficients: tuple[float, ...] = self._prior
 
     @property
     def count(self) -> int:
@@ -83,8 +84,7 @@ class LinearFit:
 
     def observe(self, causes: Sequence[float], seconds: float) -> None:
         """Causes of 0 or more; anything not finite, or not above 0 in all, is ignored."""
-        x = np.asarray(causes, dtype=np.float64)
-        by_prior = float(self._prior @ x)
+        by_prior = sum(p * x for p, x in zip(self._prior, causes, strict=True))
         if not (math.isfinite(seconds) and seconds > 0 and math.isfinite(by_prior) and by_prior > 0):
             return
         self._scale.observe(seconds / by_prior)
@@ -93,17 +93,20 @@ class LinearFit:
         believed = predicted * math.exp(min(max(math.log(seconds / predicted), -reach), reach))
         self._residual.observe(believed / predicted)
         weight = 1.0 / max(predicted, believed) ** 2
-        self._squares = self._squares * self._keep + weight * np.outer(x, x)
-        self._products = self._products * self._keep + weight * believed * x
+        keep, products = self._keep, self._products
+        for i, (cause, row) in enumerate(zip(causes, self._squares, strict=True)):
+            products[i] = products[i] * keep + weight * believed * cause
+            for j, other in enumerate(causes):
+                row[j] = row[j] * keep + weight * cause * other
         self._weight = self._weight * self._keep + 1.0
         if self.count <= self.SOLVED_EACH_UNTIL or self.count % self.SOLVED_EVERY == 0:
             self._solve()
 
     def _solve(self) -> None:
         """Ridge towards the scaled prior; a coefficient that would be negative is 0 and the rest is solved again."""
-        prior = self._prior * self._scale.factor
-        pull = self.PRIOR_WEIGHT * np.diag(self._squares) / self._weight + 1e-6 / prior**2
-        squares, products = self._squares + np.diag(pull), self._products + pull * prior
+        prior, seen = np.array(self._prior) * self._scale.factor, np.array(self._squares)
+        pull = self.PRIOR_WEIGHT * np.diag(seen) / self._weight + 1e-6 / prior**2
+        squares, products = seen + np.diag(pull), np.array(self._products) + pull * prior
         free = np.ones(len(prior), dtype=bool)
         found = np.zeros(len(prior))
         while free.any():

@@ -17,4 +17,6 @@ class Capacity:
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         among = Candidates.of(candidates)
+        if len(among) == 1 and among[0].load.requests < self._requests_max:
+            return among
         return among.where(among.loads[col.REQUESTS] < self._requests_max)

@@ -15,6 +15,7 @@ from hekla.routing.scheduling.interface import Candidate, RequestView
 
 class Circuit:
     name = "circuit"
+    spares_last = True
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         among = Candidates.of(candidates)

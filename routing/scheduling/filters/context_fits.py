@@ -20,6 +20,7 @@ ESTIMATE_MARGIN = 1.3
 
 class ContextFits:
     name = "context-fits"
+    spares_last = True
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         among = Candidates.of(candidates)

@@ -1,4 +1,8 @@
-"""For a request to a LoRA adapter, keeps engines that have it loaded. Off by default: not every engine reports."""
+"""For a request to a LoRA adapter, keeps engines that have it loaded.
+
+An engine that says nothing of what it serves is kept too. When none says that it has the adapter, all are kept: it may
+have been loaded a moment ago by somebody else, and if not, the engine's own answer says so.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,17 @@ class LoraLoaded:
         if not request.is_adapter:
             return candidates
         among = Candidates.of(candidates)
-        return among.where(has_model(among.pool, request.upstream_model)[among.positions])
+        has = has_model(among.pool, request.upstream_model)
+        return among.where(has[among.positions]) if has.any() else candidates
 
 
 def has_model(pool: Pool, model: str) -> Mask:
     """Which engines of the pool answer to the name; made once per pool and name."""
 
     def look(pool: Pool) -> Mask:
-        return np.array([model in candidate.backend.models for candidate in pool.candidates], dtype=np.bool_)
+        return np.array(
+            [not candidate.backend.models or model in candidate.backend.models for candidate in pool.candidates],
+            dtype=np.bool_,
+        )
 
     return pool.keep(("has-model", model), look)

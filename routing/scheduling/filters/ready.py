@@ -14,6 +14,7 @@ from hekla.routing.scheduling.interface import Candidate, RequestView
 
 class Ready:
     name = "ready"
+    spares_last = True
 
     def keep(self, request: RequestView, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         among = Candidates.of(candidates)

@@ -171,7 +171,8 @@ async def test_s22_only_enabled_plugins_have_a_duration(
     path = tmp_path / "routing.yaml"
     path.write_text("scheduler: {plugins: {Score: {enabled: [cost, random]}}}")
     settings = RoutingSettings(scheduling=SchedulingSettings(config_file=str(path), reload_period_s=0.02))
-    site = await start_site(*kit.objects(await start_backend()), settings=settings)
+    backends = [await start_backend(), await start_backend()]  # of one there is nothing to score
+    site = await start_site(*kit.objects(*backends), settings=settings)
     counted = "scheduler_plugin_duration_seconds_count"
     assert (await site.post())[0] == 200
     assert site.sample(counted, plugin="random") == 1
