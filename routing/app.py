@@ -27,6 +27,9 @@ from hekla.routing.identity.service import Identity
 from hekla.routing.identity.usage_reports import HttpUsageSink
 from hekla.routing.limits.service import RateLimits
 from hekla.routing.load import LoadBook
+from hekla.routing.lora.metrics import LoraMetrics
+from hekla.routing.lora.service import AdapterService
+from hekla.routing.lora.sink import HttpDemandSink
 from hekla.routing.metrics import RouterMetrics
 from hekla.routing.observe.dry_run import DryRun
 from hekla.routing.observe.metrics import EngineMetrics
@@ -49,6 +52,7 @@ from hekla.routing.platform_proxy import PlatformProxy, is_platform_path
 from hekla.routing.prefix.engine_facts import HttpEngineFacts
 from hekla.routing.prefix.metrics import PrefixMetrics
 from hekla.routing.prefix.service import PrefixService
+from hekla.routing.prefix.sharing import RouteSharing
 from hekla.routing.proxy import Proxy
 from hekla.routing.refusal import Refusal
 from hekla.routing.scheduling.service import Knowledge, SchedulingService
@@ -155,9 +159,18 @@ class Ingress:
         )  # fmt: skip
         self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
         self.gate.on_service = self.limits.ledger.taken
+        self.gossip.ejections = self.traffic.health
+        self.gossip.routes = RouteSharing(
+            self.prefix.approximate, self.engine_keys, bytes_per_s=settings.gossip.routes_bytes_per_s
+        )
         self.observer = Observer(settings.observe, tracer_of(settings.observe), clock)
         dry_run = DryRun(proxy.plan_first, self.prefix.prepare, self.limits, self.gate, clock)
-        engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation)
+        self.adapters = AdapterService(
+            settings.lora, HttpDemandSink(lambda: upstream.session, platform_url, platform_token),
+            lambda key: self.keeper.table.servers.get(key), replica=self._id_prefix,
+            metrics=LoraMetrics(self.metrics.registry), clock=clock, retry_after_s=settings.retry_after_s,
+        )  # fmt: skip
+        engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation, self.adapters)
         translation = Translation(settings.translation, clock, event_bytes_max=settings.limits.event_bytes_max)
         self.providers = ProviderBook(source, settings.watch, clock=clock, ids=ids)
         self.external = ProviderTarget(
@@ -176,7 +189,7 @@ class Ingress:
             lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
             lambda new: self.gate.use(new.admission), lambda new: self.limits.use(new.rate_limits),
             lambda new: self.traffic.use(new.traffic), lambda new: targets.use(new.traffic.failover),
-            lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation),
+            lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation), lambda new: self.adapters.use(new.lora),
             lambda new: self.scraper.use(new.scrape), lambda new: self.log.use(new.access_log),
             lambda new: self.prefix.tokeniser.use(new.prefix.tokeniser), self.identity.use,
             lambda new: self.observer.use(new.observe),
@@ -204,6 +217,7 @@ class Ingress:
         await self.identity.start()
         await self.scraper.start()
         await self.scheduling.start()
+        await self.adapters.start()
         await self.live.start()
 
     async def drain(self, deadline_s: float) -> bool:
@@ -216,6 +230,7 @@ class Ingress:
 
     async def stop(self) -> None:
         await self.live.stop()
+        await self.adapters.stop()
         await self.scheduling.stop()
         await self.scraper.stop()
         await self.keeper.stop()
@@ -356,6 +371,7 @@ class Ingress:
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)
         self.traffic.took_table(table, self._clock.monotonic())
+        self.adapters.took_table(table.servers)
         known = {backend.key for backend in self._engines()}
         self.loads.forget(known)
         self.scheduling.dispatcher.forget(known)
@@ -365,6 +381,10 @@ class Ingress:
     def _capacity(self, backend: Backend, tokens: int) -> None:
         self.scheduling.learn_capacity(backend, tokens)
         self.prefix.approximate.set_capacity(backend.key, tokens)
+
+    def engine_keys(self) -> Iterable[str]:
+        """The keys of the routing table's engines."""
+        return (backend.key for backend in self._engines())
 
     def _engines(self) -> Iterable[Backend]:
         return (backend for server in self.keeper.table.servers.values() for backend in server.backends)

@@ -90,6 +90,8 @@ class ModelServer:
     prefill and decode are not separated."""
     local_prefill_tokens_max: int | None = None
     """Uncached prompt tokens up to which a decode engine computes them itself; None: the ingress decides."""
+    adapters: frozenset[str] = frozenset()
+    """LoRA adapters that it declares: loaded, or to be loaded when they are asked for."""
     timeout_s: float | None = None
     """Longest wait for response headers."""
     retry: RetryPolicy | None = None
@@ -146,6 +148,7 @@ def server_of(obj: Json, engines: list[Json]) -> ModelServer:
         connector=_connector_of(spec),
         groups=_groups_of(chosen, selector.get("pdGroup"), _connector_of(spec)),
         local_prefill_tokens_max=(selector.get("pdGroup") or {}).get("localPrefillTokensMax"),
+        adapters=frozenset(one["name"] for one in spec.get("loraAdapters") or ()),
         timeout_s=_seconds(policy, "timeout"),
         retry=_retry_of(policy.get("retry")),
         idle_s=_seconds(policy, "idleTimeout"),

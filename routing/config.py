@@ -8,12 +8,15 @@ from typing import Literal
 
 from hekla.routing.admission.settings import AdmissionSettings
 from hekla.routing.continuation.settings import ContinuationSettings
+from hekla.routing.external.settings import ExternalSettings
 from hekla.routing.identity.settings import IdentitySettings
 from hekla.routing.limits.settings import RateLimitSettings
+from hekla.routing.lora.settings import LoraSettings
 from hekla.routing.observe.settings import ObserveSettings
 from hekla.routing.pairs.settings import DisaggregationSettings
 from hekla.routing.prefix.settings import PrefixSettings
 from hekla.routing.traffic.settings import TrafficSettings
+from hekla.routing.translation.settings import TranslationSettings
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class UpstreamSettings:
 class SchedulingSettings:
     """Which plugins choose the engine. A name not known is refused with the list of those that are."""
 
-    filters: tuple[str, ...] = ("ready", "circuit", "capacity", "context-fits")
+    filters: tuple[str, ...] = ("ready", "circuit", "capacity", "context-fits", "lora-affinity")
     """Order matters only for cost: the cheapest first. A long queue is priced by `cost` rather than filtered."""
     scorers: tuple[tuple[str, float], ...] = (("cost", 1.0),)
     """Pairs of name and weight, weights >= 0."""
@@ -201,6 +204,9 @@ class RoutingSettings:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     disaggregation: DisaggregationSettings = field(default_factory=DisaggregationSettings)
     rate_limits: RateLimitSettings = field(default_factory=RateLimitSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    external: ExternalSettings = field(default_factory=ExternalSettings)
+    translation: TranslationSettings = field(default_factory=TranslationSettings)
     observe: ObserveSettings = field(default_factory=ObserveSettings)
     retry_after_s: int = 1
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""

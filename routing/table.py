@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from hekla.platform.api.meta import Json
 from hekla.routing.backend import ModelServer, ServerKey, backend_of, server_of
+from hekla.routing.lora.hosting import routable_adapters
 from hekla.routing.matching import Route, Rule, Target, route_of
 
 
@@ -37,6 +38,14 @@ class Match:
     """The target is one of the rule's `failover`."""
 
     @property
+    def later_targets(self) -> tuple[Target, ...]:
+        """Those that would be asked next if this one can't serve, in order."""
+        targets = self.rule.failover
+        after = targets.index(self.target) + 1 if self.is_failover else 0
+        own = (self.target.name, self.target.external)
+        return tuple(target for target in targets[after:] if (target.name, target.external) != own)
+
+    @property
     def upstream_model(self) -> str | None:
         """The name to put into the request; None: leave the client's."""
         if self.is_adapter or self.server is None or not self.server.model:
@@ -49,7 +58,7 @@ class RoutingTable:
     routes: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
     """By model name, oldest first."""
     adapters: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
-    """By LoRA adapter name, oldest first."""
+    """By LoRA adapter name, oldest first: of routes that list it, else of ModelServers that declare it routable."""
     servers: Mapping[ServerKey, ModelServer] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Objects left out, by `Kind namespace/name`, and why."""
@@ -83,12 +92,8 @@ class RoutingTable:
 
     def failovers(self, match: Match) -> Iterator[Match]:
         """What the request resolves to when the target of `match` can't serve it: those that come after it, in order."""
-        targets = match.rule.failover
-        after = targets.index(match.target) + 1 if match.is_failover else 0
-        for target in targets[after:]:
-            if target.name != match.target.name or target.external != match.target.external:
-                server = self._server(match.route, target)
-                yield replace(match, target=target, server=server, is_failover=True)
+        for target in match.later_targets:
+            yield replace(match, target=target, server=self._server(match.route, target), is_failover=True)
 
     def shadow(self, match: Match) -> ModelServer | None:
         """The server that gets copies of the rule's requests, if there is one."""
@@ -111,11 +116,13 @@ def _can_serve(match: Match) -> bool:
 def build_table(routes: Iterable[Json], servers: Iterable[Json], engines: Iterable[Json]) -> RoutingTable:
     """An object that can't be used is left out and named in `problems`; it never takes the others down."""
     problems: dict[str, str] = {}
-    usable = _usable_routes(routes, problems)
+    usable, servers = _usable_routes(routes, problems), list(servers)
+    found = _servers(servers, engines, problems)
+    listed = _index((adapter, route) for route in usable for adapter in route.adapters)
     return RoutingTable(
         routes=_index((route.model, route) for route in usable if route.model),
-        adapters=_index((adapter, route) for route in usable for adapter in route.adapters),
-        servers=_servers(servers, engines, problems),
+        adapters={**_index(routable_adapters(servers, found)), **listed},
+        servers=found,
         problems=problems,
     )
 

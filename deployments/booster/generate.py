@@ -47,6 +47,9 @@ RESTART_GRACE_S = 60
 DRAIN_GRACE_S = 300
 """Long answers are finished before an engine goes."""
 RETRY_ATTEMPTS = 5
+LORA_SLOTS = "4"
+"""Adapters that an engine holds at once where the config names no `max-loras`: each takes memory for its largest rank."""
+LORA_SLOT_FLAGS = {"SGLang": "--max-loras-per-batch"}
 REVISION_SEED = "1"
 """Raise it when the generated objects change in a way that running boosters must follow."""
 
@@ -106,7 +109,9 @@ def _serving(booster: Json, spec: ModelBoosterSpec) -> Json:
             "roles": [_role(booster, spec, worker) for worker in backend.workers],
         },
     }
-    revised = [booster["spec"]["backend"], engine_model_name(booster, spec)]
+    # Adapters come and go without the engines noticing; what their flags need of them is in the arguments.
+    others = {key: value for key, value in booster["spec"]["backend"].items() if key != "loraAdapters"}
+    revised = [others, engine_model_name(booster, spec), *(["lora"] if backend.lora_adapters else [])]
     return {
         "apiVersion": WORKLOAD_API,
         "kind": "ModelServing",
@@ -155,6 +160,7 @@ def _container(booster: Json, spec: ModelBoosterSpec, worker: Worker, is_worker:
             *(MODEL_FLAGS.get(engine, "--model"), backend.model_uri),
             *(f"--{SERVED_NAME}", served_name(worker.config) or engine_model_name(booster, spec)),
             *engine_args(worker.config),
+            *_lora_args(engine, spec.backend, worker),
             *_several_nodes(engine, worker, is_worker),
         ],
         "ports": [{"name": "http", "containerPort": backend.engine_port()}],
@@ -165,6 +171,18 @@ def _container(booster: Json, spec: ModelBoosterSpec, worker: Worker, is_worker:
         if raw.get(key):
             container[key] = raw[key]
     return container
+
+
+def _lora_args(engine: str, backend: Backend, worker: Worker) -> list[str]:
+    """What the config does not say itself. The same for any number of adapters: another one is no reason to restart."""
+    given = {name.replace("_", "-") for name in worker.config}
+    if not backend.lora_adapters:
+        return []
+    slots = LORA_SLOT_FLAGS.get(engine, "--max-loras")
+    return [
+        *([] if "enable-lora" in given else ["--enable-lora"]),
+        *([] if slots.removeprefix("--") in given else [slots, LORA_SLOTS]),
+    ]
 
 
 def _several_nodes(engine: str, worker: Worker, is_worker: bool) -> list[str]:
@@ -193,6 +211,8 @@ def _server(booster: Json, spec: ModelBoosterSpec) -> Json:
         "workloadPort": {"port": backend.engine_port()},
         "trafficPolicy": {"retry": {"attempts": RETRY_ATTEMPTS, "retryInterval": "0s"}},
     }
+    if backend.lora_adapters:
+        body["loraAdapters"] = [adapter.model_dump(exclude_defaults=True) for adapter in backend.lora_adapters]
     if backend.is_disaggregated and (connector := _connector(backend)):
         body["kvConnector"] = {"type": connector}
     return {
@@ -212,7 +232,9 @@ def _route(booster: Json, spec: ModelBoosterSpec) -> Json:
     rule: Json = {"name": "default", "targetModels": [{"modelServerName": child_name(booster, spec.backend)}]}
     if booster["spec"].get("modelMatch"):
         rule["modelMatch"] = booster["spec"]["modelMatch"]
-    body = {"modelName": public_name(booster, spec), "rules": [rule]}
+    body: Json = {"modelName": public_name(booster, spec), "rules": [rule]}
+    if spec.backend.lora_adapters:
+        body["loraAdapters"] = [adapter.name for adapter in spec.backend.lora_adapters]
     return {
         "apiVersion": NETWORKING_API,
         "kind": "ModelRoute",

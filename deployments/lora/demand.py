@@ -56,10 +56,16 @@ class DemandMeter:
     _marks: dict[str, str] = field(default_factory=dict)
     """By replica: what its last report that named waiting requests was marked with."""
 
-    def take(self, replica: str, report: DemandReport, now_s: float, *, mark: str = "", fresh: bool = True) -> None:
-        """`mark` tells one report from the next; `fresh` False: it is old news, kept by the store while we were away."""
+    def take(
+        self, replica: str, report: DemandReport, now_s: float, *, mark: str = "", fresh: bool = True,
+        counts_all: bool = True,
+    ) -> None:  # fmt: skip
+        """`mark` tells one report from the next; `fresh` False: it is old news, kept by the store while we were away.
+
+        `counts_all` False: of a replica not heard of before, what it counted earlier is not counted as new.
+        """
         before = self._counts.pop(replica, None)
-        if before is None and not fresh:
+        if before is None and not counts_all:
             before = report.counts
         for name, count in report.counts.items():
             grown = count - (before or {}).get(name, 0)

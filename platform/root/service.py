@@ -8,6 +8,7 @@ import os
 
 from hekla.deployments.booster.controller import ModelBoosterController
 from hekla.deployments.launch import SUPERVISOR_TARGET
+from hekla.deployments.lora.controller import LoraController
 from hekla.deployments.naming import actor_name
 from hekla.deployments.serving.controller import ModelServingController
 from hekla.deployments.serving.placing import Target
@@ -22,6 +23,7 @@ from hekla.platform.root.settings import PlatformSettings
 from hekla.platform.server.app import build_app
 from hekla.platform.server.guard import TokenGuard
 from hekla.platform.store.interface import Store
+from hekla.routing.external.controller import ExternalModelProviderController
 from hekla.routing.server import Listener, serve
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,17 @@ class PlatformService:
         self._started_at = clock.now()
         target = Target(supervisor, env={"HEKLA_HOME": str(settings.home_path)})
         self._serving = ModelServingController(store, cluster, clock, ids, target)
-        self._runtime = ControllerRuntime(store, [ModelBoosterController(store, clock), self._serving], clock, ids)
+        self._runtime = ControllerRuntime(
+            store,
+            [
+                ModelBoosterController(store, clock),
+                self._serving,
+                LoraController(store, cluster, clock),
+                ExternalModelProviderController(store, clock),
+            ],
+            clock,
+            ids,
+        )
         self._listener: Listener | None = None
 
     async def start(self, host: str) -> str:

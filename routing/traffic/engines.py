@@ -10,6 +10,7 @@ from hekla.routing.body import MalformedBody
 from hekla.routing.continuation.asking import token_id_changes
 from hekla.routing.continuation.settings import ContinuationSettings
 from hekla.routing.exchange import Exchange
+from hekla.routing.lora.service import AdapterService
 from hekla.routing.openai_api import server_not_found
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import Match
@@ -31,8 +32,10 @@ class Tries(Protocol):
 class EngineTarget:
     """A `TargetServer`."""
 
-    def __init__(self, tries: Tries, prepare: Prepare, continuation: ContinuationSettings) -> None:
-        self._tries, self._prepare, self._continuation = tries, prepare, continuation
+    def __init__(
+        self, tries: Tries, prepare: Prepare, continuation: ContinuationSettings, adapters: AdapterService
+    ) -> None:
+        self._tries, self._prepare, self._continuation, self._adapters = tries, prepare, continuation, adapters
 
     def use(self, continuation: ContinuationSettings) -> None:
         self._continuation = continuation
@@ -52,8 +55,18 @@ class EngineTarget:
         renamed = view.upstream_model if view.upstream_model != view.model else None
         changes = {**usage, **ids, **({"model": renamed} if renamed else {})}
         view.body = view.asked.edited(changes) if changes else view.asked
-        await self._prepare(view, server)
-        await self._tries(exchange, server, view, hide_usage=bool(usage), hide_ids=bool(ids))
+        self._adapters.note(server, view)
+        deadline_s = self._adapters.deadline_s()
+        server = await self._adapters.ready(server, view, deadline_s)
+        while True:
+            await self._prepare(view, server)
+            try:
+                await self._tries(exchange, server, view, hide_usage=bool(usage), hide_ids=bool(ids))
+                return
+            except Refusal as refusal:
+                if not self._adapters.may_wait_again(exchange, view, server, refusal):
+                    raise
+            server = await self._adapters.again(server, view, deadline_s)
 
 
 def aim(view: LazyView, match: Match) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from hekla.platform.api.kinds.modelroute import ModelMatch
+from hekla.platform.api.adapters import LoraAdapter, adapter_problems
+from hekla.platform.api.kinds.modelroute import LORA_ADAPTERS_MAX, ModelMatch
 from hekla.platform.api.kinds.modelroute import match_problems as route_match_problems
 from hekla.platform.api.kubetypes import AffinityJson, EnvFromSources, EnvVars, Image, ResourcesJson, Tolerations
 from hekla.platform.api.meta import ApiModel, Json, condition_status
@@ -107,6 +108,9 @@ class Backend(ApiModel):
     """The Kubernetes scheduler of the pods; unset: `volcano`."""
     runtime_class_name: str | None = None
     """The Kubernetes runtime class of the pods; no effect on Ray."""
+    lora_adapters: list[LoraAdapter] = Field(default_factory=list, max_length=LORA_ADAPTERS_MAX)
+    """hekla's addition: LoRA adapters of the model, which the generated ModelRoute lists. The engines are started with
+    `--enable-lora`; more than ten are declared on a ModelServer of one's own."""
 
     @property
     def is_disaggregated(self) -> bool:
@@ -171,6 +175,7 @@ def check(new: Json, _old: Json | None) -> list[FieldError]:
         *_pvc_problems(backend),
         *_kv_problems(backend),
         *_name_problems(backend, new["metadata"].get("name") or ""),
+        *adapter_problems(backend.lora_adapters, "spec.backend.loraAdapters", spec.name or new["metadata"].get("name")),
     ]
     if spec.model_match is not None:
         problems.extend(route_match_problems(spec.model_match, "spec.modelMatch"))
