@@ -42,6 +42,8 @@ class ExactIndex:
         self.counts = EventCounts()
         self.complete: set[str] = set()
         """Engines of which all that they hold is known."""
+        self.trusted: set[str] = set()
+        """Those of them that have told of a block since: with its size, what is on its way can be credited exactly."""
 
     def apply(self, engine: str, batch: Batch, rank: int = 0) -> None:
         """Take in what an engine told. `rank` is where the batch was heard; what it says itself comes first."""
@@ -75,6 +77,10 @@ class ExactIndex:
             self.complete.add(engine)
         else:
             self.complete.discard(engine)
+        if engine in self.complete and all(row.block_size for row in self._rows[engine].values()):
+            self.trusted.add(engine)
+        else:
+            self.trusted.discard(engine)
 
     def knows(self, engine: str) -> bool:
         """True when its events can tell prefixes."""
@@ -151,6 +157,7 @@ class ExactIndex:
     def forget(self, engine: str) -> None:
         self._first_slot.pop(engine, None)
         self.complete.discard(engine)
+        self.trusted.discard(engine)
         self._with_ranks.discard(engine)
         self._sizes = None
         for row in self._rows.pop(engine, {}).values():

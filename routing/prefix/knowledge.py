@@ -16,10 +16,14 @@ class CombinedKnowledge:
         self.approximate, self.exact = approximate, exact
 
     def match(self, request: RequestView, candidates: Sequence[Candidate]) -> Match:
-        """An engine whose events did not reach back to its start may hold more than they told: both are asked then."""
+        """Both are asked about an engine whose events did not reach back to its start: it may hold more than they told.
+
+        So they are about one that has told of no block yet: without its block size requests on their way can't be
+        credited exactly, and a burst with one prefix would be spread over all engines.
+        """
         if request.token_ids is None or (not self.exact.complete and not any(self.exact.engines)):
             return self.approximate.match(request, candidates)
-        exact, complete = self.exact.match(request, candidates), self.exact.complete
+        exact, complete = self.exact.match(request, candidates), self.exact.trusted
         keys = keys_of(candidates)
         if complete.issuperset(keys):
             return exact

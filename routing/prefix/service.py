@@ -106,6 +106,9 @@ class PrefixService:
 
     def _heard(self, heard: Heard) -> None:
         if isinstance(heard.news, Begin):
+            if heard.news.is_complete and heard.engine in self.exact.trusted:
+                # It told of blocks before: this is a restart, with an empty cache.
+                self.approximate.forget(heard.engine)
             self.exact.begin(heard.engine, heard.rank, is_complete=heard.news.is_complete)
         else:
             self.exact.apply(heard.engine, heard.news.batch, heard.rank)

@@ -100,3 +100,12 @@ def test_more_than_a_hundred_engines_each_get_their_own_answer(filled: Any) -> N
     for i, engine in enumerate(engines):
         filled.holds(engine, PROMPT[: 8 * (i % 4)])
     assert filled.matched(PROMPT, engines) == [8 * (i % 4) for i in range(130)]
+
+
+def test_a_burst_at_an_engine_that_has_told_of_no_block_yet_is_credited_by_its_text(fill: Any, lab: Any) -> None:
+    filled = fill("combined")
+    for engine in "ab":
+        filled.exact.begin(engine, is_complete=True)
+    filled.index.routed(lab.request("a prompt of the burst"), "a", 0.0)
+    on_a, on_b = filled.matched("a prompt of the burst", "ab")
+    assert on_a > 0 == on_b
