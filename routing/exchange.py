@@ -39,10 +39,13 @@ class Exchange:
         """The path as metrics name it."""
         self.method: str = scope["method"]
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._first_headers: dict[bytes, bytes] | None = None
         self.model = ""
         self.caller = NOBODY
         self.match: Match | None = None
         self.backend = ""
+        self.upstream_model = ""
+        """What an external provider was asked for."""
         self.status = 0
         self.error_kind = ""
         self.error_message = ""
@@ -64,7 +67,11 @@ class Exchange:
         """The answer that has begun is a stream of events."""
 
     def header(self, name: bytes) -> bytes | None:
-        return next((value for key, value in self.raw_headers if key == name), None)
+        """Its first value; a lower-case name."""
+        found = self._first_headers
+        if found is None:
+            found = self._first_headers = dict(reversed(self.raw_headers))
+        return found.get(name)
 
     async def read_body(self, limits: LimitSettings, held: HeldBytes | None = None) -> bytes:
         """Raises Refusal 413, 408 or, when `held` has no room, 429; or ClientGone. What it holds, `held` counts."""

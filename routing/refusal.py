@@ -61,22 +61,36 @@ class Refusal(Exception):
         return [*told, *self.extra_headers]
 
 
-class EngineRefusal(Refusal):
-    """An engine's own 429, passed on as it is when no other engine took the request."""
+class ForeignRefusal(Refusal):
+    """An error of who was asked, passed on as it is when nobody else took the request."""
 
-    def __init__(self, reason: str, headers: RawHeaders, body: bytes, *, retry_after_s: int) -> None:
-        super().__init__(429, reason, kind="proxy", code="upstream_busy", retry_after_s=retry_after_s)
-        told = dict(to_client(headers, "", resized=True))
+    def __init__(self, status: int, reason: str, headers: RawHeaders, body: bytes, *, code: str) -> None:
+        """`headers` as the client may see them; `code` is for the access log and for failover."""
+        super().__init__(status, reason, kind="proxy", code=code)
+        told = dict(headers)
         self.content_type = told.pop(b"content-type", b"application/octet-stream")
-        told.setdefault(b"retry-after", str(retry_after_s).encode())
-        told.pop(b"x-request-id", None)
-        self._headers, self._body = list(told.items()), body
+        for name in (b"x-request-id", b"content-length"):
+            told.pop(name, None)
+        self._headers, self._body = told, body
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return self._headers
+        return list(self._headers.items())
 
     def body(self, path: str) -> bytes:
         return self._body
+
+    def retell(self, status: int, body: bytes) -> None:
+        """In the words of the client's own format: JSON."""
+        self.status, self._body, self.content_type = status, body, b"application/json"
+
+
+class EngineRefusal(ForeignRefusal):
+    """An engine's own 429."""
+
+    def __init__(self, reason: str, headers: RawHeaders, body: bytes, *, retry_after_s: int) -> None:
+        super().__init__(429, reason, to_client(headers, "", resized=True), body, code="upstream_busy")
+        self.retry_after_s = retry_after_s
+        self._headers.setdefault(b"retry-after", str(retry_after_s).encode())
 
 
 def anthropic_error(kind: str, message: str) -> bytes:

@@ -181,14 +181,18 @@ class EventRelay:
         """The last usage seen; what it lacks (Anthropic tells the prompt's tokens first) from the first."""
         last = _usage_in(self._last) if self._last else None
         first = _usage_in(self._first) if self._first else None
-        if last is None or first is None:
-            return last or first
-        return Usage(
-            last.prompt_tokens or first.prompt_tokens,
-            last.completion_tokens or first.completion_tokens,
-            last.cached_tokens or first.cached_tokens,
-            tells_cached=last.tells_cached or first.tells_cached,
-        )
+        return _together(first, last)
+
+
+def _together(first: Usage | None, last: Usage | None) -> Usage | None:
+    if last is None or first is None:
+        return last or first
+    return Usage(
+        last.prompt_tokens or first.prompt_tokens,
+        last.completion_tokens or first.completion_tokens,
+        last.cached_tokens or first.cached_tokens,
+        last.tells_cached or first.tells_cached,
+    )
 
 
 def _usage_in(chunk: bytes) -> Usage | None:
@@ -197,7 +201,7 @@ def _usage_in(chunk: bytes) -> Usage | None:
         data = data_of(event)
         if MARK in data:
             try:
-                found = parse_usage(msgspec.json.decode(data)) or found
+                found = _together(found, parse_usage(msgspec.json.decode(data)))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 continue
     return found

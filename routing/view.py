@@ -32,6 +32,12 @@ class LazyView:
         self.memo: dict[str, Any] = {}
         self._raw_headers, self._chance = raw_headers, chance
 
+    def of(self, body: Body, path: str) -> LazyView:
+        """The same request as another API would have put it."""
+        view = LazyView(body, path, self._raw_headers, model=self.model, chance=self._chance)
+        view.tenant = self.tenant
+        return view
+
     @property
     def random(self) -> float:
         return self._chance()

@@ -28,7 +28,7 @@ def _masked(obj: Json, kind: str) -> Json:
     known = all_kinds().get(kind)
     if known is None or not known.hidden or not isinstance(obj.get("spec"), dict):
         return obj
-    masked = {name: {key: HIDDEN for key in obj["spec"].get(name) or ()} for name in known.hidden}
+    masked = {name: dict.fromkeys(obj["spec"].get(name) or (), HIDDEN) for name in known.hidden}
     return {**obj, "spec": {**obj["spec"], **{name: value for name, value in masked.items() if value}}}
 
 

@@ -7,14 +7,18 @@ from typing import Protocol
 
 from hekla.routing.admission.interface import Reason
 from hekla.routing.exchange import Exchange
-from hekla.routing.openai_api import server_not_found
 from hekla.routing.refusal import Refusal
 from hekla.routing.table import Match, RoutingTable
 from hekla.routing.traffic.metrics import TrafficMetrics
 from hekla.routing.traffic.settings import FailoverSettings
 from hekla.routing.view import LazyView
 
-BROKEN = frozenset({"no_ready_engine", "upstream_failed", "model_server_not_found", "provider_not_ready"})
+BROKEN = frozenset(
+    {
+        "no_ready_engine", "upstream_failed", "model_server_not_found", "provider_not_ready", "provider_not_found",
+        "upstream_redirect",
+    }
+)  # fmt: skip
 """Codes of refusals that say: this target can't. Nothing of its answer has reached the client."""
 BUSY = frozenset({"engines_busy", "upstream_busy", Reason.QUEUE_FULL, Reason.DISPLACED, Reason.TIMEOUT})
 """Codes of refusals that say: this target has no room now. A tenant's own full queue is not one: it would be full elsewhere."""
@@ -29,14 +33,6 @@ class TargetServer(Protocol):
         The client's own body is `view.asked`; what goes upstream is made from it anew, since another target may have been
         asked before.
         """
-
-
-class NoProvider:
-    """Stands where external providers are served."""
-
-    async def serve(self, exchange: Exchange, view: LazyView) -> None:
-        match = exchange.match
-        raise server_not_found(view.model, "" if match is None else match.target.name, is_external=True)
 
 
 class Targets:

@@ -1,6 +1,6 @@
 """The routing rows (R1 to R27) of the reference's acceptance scenarios, each under its id.
 
-Rows R28 to R31 are about external providers. Where hekla means to differ from the peer, the test says why.
+Rows R28 to R31 are in `tests/routing/external/`. Where hekla means to differ from the peer, the test says why.
 """
 
 from __future__ import annotations

@@ -76,14 +76,6 @@ async def test_an_ingress_that_is_full_says_429(start_site: Any, start_backend: 
     assert (await site.post())[0] == 200
 
 
-async def test_a_target_that_is_an_external_provider_is_not_ready_here(start_site: Any, kit: Any) -> None:
-    rules = [{"targetModels": [{"externalModelProviderName": "openai"}]}]
-    site = await start_site(kit.model_route(rules=rules))
-    status, body = await site.post()
-    assert (status, body["error"]["code"]) == (503, "provider_not_ready")
-    assert site.sample("requests_total", error_type="provider_config", backend_type="external_provider") == 1
-
-
 async def test_nothing_stays_counted_after_clients_and_engines_misbehave(
     start_site: Any, start_backend: Any, kit: Any
 ) -> None:

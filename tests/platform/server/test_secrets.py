@@ -55,12 +55,9 @@ async def test_no_way_to_read_a_secret_shows_its_values(api: Any) -> None:
 async def test_a_watch_shows_values_only_to_the_ingress(api: Any) -> None:
     await apply(api, kubernetes_secret())
     for headers, shown in (({}, False), (REVEAL, True)):
-        reading = asyncio.ensure_future(
-            api.http.get(SECRETS + "?watch=true&sendInitialEvents=true&timeoutSeconds=1", headers=headers)
-        )
-        await asyncio.sleep(0)
-        await api.clock.advance(2)
-        lines = [json.loads(line) for line in (await reading).text.splitlines()]
+        path = SECRETS + "?watch=true&sendInitialEvents=true&timeoutSeconds=1"
+        answer, _ = await asyncio.gather(api.http.get(path, headers=headers), api.clock.advance(2))
+        lines = [json.loads(line) for line in answer.text.splitlines()]
         (added,) = [line["object"] for line in lines if line["type"] == "ADDED"]
         assert added["spec"]["data"] == {"api-key": CODED if shown else HIDDEN}
 

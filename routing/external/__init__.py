@@ -1,0 +1,1 @@
+"""Model APIs outside the cluster, as targets of routes."""
