@@ -31,11 +31,12 @@ from hekla.routing.lora.metrics import LoraMetrics
 from hekla.routing.lora.service import AdapterService
 from hekla.routing.lora.sink import HttpDemandSink
 from hekla.routing.metrics import RouterMetrics
+from hekla.routing.observe.desk import Desk
 from hekla.routing.observe.dry_run import DryRun
 from hekla.routing.observe.metrics import EngineMetrics
 from hekla.routing.observe.observer import Observer, tracer_of
-from hekla.routing.observe.pages import DebugPages, is_debug_path, is_from_here
-from hekla.routing.observe.sources import Parts, debug_pages
+from hekla.routing.observe.pages import is_debug_path
+from hekla.routing.observe.parts import Parts
 from hekla.routing.openai_api import (
     HEALTH_PATHS,
     METRICS_PATH,
@@ -184,7 +185,12 @@ class Ingress:
             doors=Doors(self.identity, self.limits), records=Records(self.metrics, self.log, self.observer, dry_run),
             clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
-        self._debug = self._debug_pages()
+        parts = Parts(
+            lambda: self.settings, lambda: self.keeper.table, self.loads, self.scheduling, self.traffic, self.prefix,
+            self.gate, self.limits, lambda: self.live.held,
+        )  # fmt: skip
+        self._desk = Desk(parts, self.observer.decisions, self.identity, clock)
+        self.live.count = EngineMetrics(self.metrics.registry, parts, clock).reloaded
         self._live_parts: list[Callable[[RoutingSettings], None]] = [
             lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
             lambda new: self.gate.use(new.admission), lambda new: self.limits.use(new.rate_limits),
@@ -267,7 +273,7 @@ class Ingress:
         elif method in ("GET", "HEAD") and path == METRICS_PATH:
             await self._metrics(exchange)
         elif method in ("GET", "HEAD") and is_debug_path(path):
-            await self._debug_page(exchange)
+            await self._desk.answer(exchange)
         else:
             await exchange.refuse(wrong_path(method, path))
 
@@ -308,15 +314,6 @@ class Ingress:
         self.metrics.log_dropped_lines(self.log.dropped)
         await exchange.answer(200, self.metrics.render(), [text])
 
-    async def _debug_page(self, exchange: Exchange) -> None:
-        try:
-            self.identity.admit(exchange, ADMIN)
-            if not self.identity.is_on and not is_from_here(exchange):
-                raise wrong_path(exchange.method, exchange.path)  # to strangers it is not there
-            await self._debug.answer(exchange)
-        except Refusal as refusal:
-            await exchange.refuse(refusal)
-
     async def _to_platform(self, exchange: Exchange) -> None:
         try:
             self.identity.admit(exchange, ADMIN)
@@ -352,21 +349,6 @@ class Ingress:
         for use in self._live_parts:
             use(settings)
         self.settings = settings
-
-    def _debug_pages(self) -> DebugPages:
-        def awaiting() -> tuple[str, ...]:
-            return self.live.held
-
-        engines = EngineMetrics(
-            self.metrics.registry, table=lambda: self.keeper.table, loads=self.loads, traffic=self.traffic,
-            awaiting_restart=awaiting, clock=self._clock,
-        )  # fmt: skip
-        self.live.count = engines.reloaded
-        parts = Parts(
-            lambda: self.settings, lambda: self.keeper.table, self.loads, self.scheduling, self.traffic, self.prefix,
-            self.gate, self.limits, awaiting,
-        )  # fmt: skip
-        return debug_pages(parts, self.observer.decisions, self._clock)
 
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)

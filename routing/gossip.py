@@ -21,6 +21,7 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import GossipSettings
 from hekla.routing.limits.sharing import Entry
 from hekla.routing.load import Counts, LoadBook
+from hekla.routing.prefix.sharing import Told
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ Address = tuple[str, int]
 SIGNATURE_BYTES = 16
 _ENVELOPE_BYTES = 96
 """Room for sender, sequence number and signature in a datagram."""
+_EJECTION_BYTES = 12
 _BUDGET_BYTES = 28
 """An `Entry`: three numbers of nine bytes, and the list's own."""
 
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 """Of the datagram. A replica of another version is not understood, and knows only its own load, until it is replaced."""
 
 
@@ -44,6 +46,10 @@ class Datagram(msgspec.Struct, array_like=True):
     """By engine, the fields of `Counts`."""
     budgets: list[Entry] = []
     """What the sender has taken of limits that all replicas share."""
+    routes: list[Told] = []
+    """Blocks of prompts' text that the sender has lately sent to engines."""
+    ejected: dict[str, float] = {}
+    """Engines that the sender has ejected for failures, and for how many seconds still."""
 
 
 _decoder = msgspec.msgpack.Decoder(Datagram)
@@ -80,6 +86,8 @@ def unpack(data: bytes, settings: GossipSettings) -> Datagram:
         raise ValueError("a count is negative")
     if not all(math.isfinite(entry.total) and math.isfinite(entry.used) for entry in datagram.budgets):
         raise ValueError("a budget's number is none")
+    if not all(math.isfinite(left_s) for left_s in datagram.ejected.values()):
+        raise ValueError("an ejection's time is none")
     return datagram
 
 
@@ -102,6 +110,20 @@ class Sharing(Protocol):
     def hear(self, sender: str, entries: Iterable[Entry], now_s: float) -> None: ...
 
 
+class Routes(Protocol):
+    """`hekla.routing.prefix.sharing.RouteSharing`."""
+
+    def news(self, now_s: float, room: int) -> list[Told]: ...
+    def hear(self, entries: Iterable[Told], now_s: float) -> None: ...
+
+
+class Ejections(Protocol):
+    """`hekla.routing.traffic.health.HealthBook`."""
+
+    def own_ejections(self, now_s: float) -> dict[str, float]: ...
+    def hear(self, engine: str, left_s: float, now_s: float) -> None: ...
+
+
 class Gossip(asyncio.DatagramProtocol):
     """`peers` gives the other replicas' addresses at any time; an own address among them does no harm."""
 
@@ -113,7 +135,10 @@ class Gossip(asyncio.DatagramProtocol):
         self._clock, self._sender, self._count = clock, sender, count
         self._sequence = 0
         self.sharing: Sharing | None = None
-        """Set before `start`."""
+        self.routes: Routes | None = None
+        self.ejections: Ejections | None = None
+        """These three are set before `start`; what is None is not told of."""
+        self._ejected: set[str] = set()
         self._told: dict[str, float] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._tasks = TaskOwner("gossip")
@@ -148,6 +173,11 @@ class Gossip(asyncio.DatagramProtocol):
         self._loads.apply_peer(datagram.sender, datagram.sequence, counts, now_s=self._clock.monotonic())
         if self.sharing is not None:
             self.sharing.hear(datagram.sender, datagram.budgets, self._clock.monotonic())
+        if self.routes is not None and datagram.routes:
+            self.routes.hear(datagram.routes, self._clock.monotonic())
+        if self.ejections is not None:
+            for engine, left_s in datagram.ejected.items():
+                self.ejections.hear(engine, left_s, self._clock.monotonic())
         self._count("received", "ok")
 
     def error_received(self, exc: Exception) -> None:
@@ -163,6 +193,8 @@ class Gossip(asyncio.DatagramProtocol):
             if self.sharing is not None:
                 while news := self.sharing.news(self._clock.monotonic(), self._budgets_max):
                     self._tell_budgets(self.sharing, news)
+            self._tell_routes()
+            self._tell_ejections(only_news=True)
 
     async def _tell_all(self) -> None:
         while True:
@@ -176,6 +208,27 @@ class Gossip(asyncio.DatagramProtocol):
             if self.sharing is not None:
                 # Even an empty list is a sign of life.
                 self._tell_budgets(self.sharing, self.sharing.repeat(now_s, self._budgets_max))
+            self._tell_ejections(only_news=False)
+
+    def _tell_routes(self) -> None:
+        room = self._settings.datagram_bytes_max - _ENVELOPE_BYTES
+        while self.routes is not None and (told := self.routes.news(self._clock.monotonic(), room)):
+            self._send(Datagram(WIRE_VERSION, self._sender, 0, {}, [], told))
+
+    def _tell_ejections(self, *, only_news: bool) -> None:
+        if self.ejections is None:
+            return
+        ejected = self.ejections.own_ejections(self._clock.monotonic())
+        is_news, self._ejected = bool(ejected.keys() - self._ejected), set(ejected)
+        if ejected and (is_news or not only_news):
+            room = self._settings.datagram_bytes_max - _ENVELOPE_BYTES
+            part: dict[str, float] = {}
+            for engine, left_s in ejected.items():
+                room -= len(engine.encode()) + _EJECTION_BYTES
+                if room < 0:
+                    break  # hundreds of engines failing at once: each replica will see for itself
+                part[engine] = left_s
+            self._send(Datagram(WIRE_VERSION, self._sender, 0, {}, [], [], part))
 
     @property
     def _budgets_max(self) -> int:
@@ -184,12 +237,17 @@ class Gossip(asyncio.DatagramProtocol):
     def _tell_budgets(self, sharing: Sharing, entries: list[Entry]) -> None:
         peers = list(self._peers())
         sharing.replicas = 1 + len(peers)
+        self._send(Datagram(WIRE_VERSION, self._sender, 0, {}, entries))
+
+    def _send(self, datagram: Datagram) -> None:
+        """To every peer, under the next sequence number."""
         if self._transport is None:
             return
         self._sequence += 1
-        datagram = _sealed(Datagram(WIRE_VERSION, self._sender, self._sequence, {}, entries), self._settings.key)
-        for peer in peers:
-            self._transport.sendto(datagram, peer)
+        datagram.sequence = self._sequence
+        sealed = _sealed(datagram, self._settings.key)
+        for peer in self._peers():
+            self._transport.sendto(sealed, peer)
             self._count("sent", "ok")
 
     def _tell(self, counts: dict[str, Counts], *, is_news: bool = True) -> None:

@@ -45,7 +45,9 @@ def read_routing_file(text: str, base: RoutingSettings) -> RoutingFile:
             raise ValueError(f"the file has {name!r}{nearest(name, [*known, *PEER_SECTIONS])}")
     for name in FILES_OWN:
         if isinstance(own.get("scheduling"), Mapping) and name in own["scheduling"]:
-            raise ValueError(f"scheduling.{name} can't be set in the file itself; allowed: where the ingress is started")
+            raise ValueError(
+                f"scheduling.{name} can't be set in the file itself; allowed: where the ingress is started"
+            )
     settings = over(base, own, "")
     peer = read_config(_as_text(document), settings.scheduling)
     identity = _with_auth(settings.identity, peer.auth)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hekla.platform.base.clock import Clock
-from hekla.routing.load import LoadBook
-from hekla.routing.table import RoutingTable
-from hekla.routing.traffic.guard import Traffic
+from hekla.routing.observe.parts import Parts
 
 PREFIX = "hekla_router_"
 
@@ -19,12 +17,8 @@ PREFIX = "hekla_router_"
 class EngineMetrics(Collector):
     """Ready and ejected engines of each ModelServer, and settings that wait for a restart."""
 
-    def __init__(
-        self, registry: CollectorRegistry, *, table: Callable[[], RoutingTable], loads: LoadBook, traffic: Traffic,
-        awaiting_restart: Callable[[], tuple[str, ...]], clock: Clock,
-    ) -> None:  # fmt: skip
-        self._table, self._loads, self._traffic, self._clock = table, loads, traffic, clock
-        self._awaiting_restart = awaiting_restart
+    def __init__(self, registry: CollectorRegistry, parts: Parts, clock: Clock) -> None:
+        self._parts, self._clock = parts, clock
         self.reloads = {"ok": 0, "refused": 0}
         registry.register(self)
 
@@ -34,12 +28,12 @@ class EngineMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily(PREFIX + "engines_ready", "Engines in the routing table", labels=["model_server"])
         ejected = GaugeMetricFamily(PREFIX + "engines_ejected", "Of them, out for failures", labels=["model_server"])
-        now_s = self._clock.monotonic()
-        for server in self._table().servers.values():
-            self._traffic.health.mark(server, now_s)
+        parts, now_s = self._parts, self._clock.monotonic()
+        for server in parts.table().servers.values():
+            parts.traffic.health.mark(server, now_s)
             keys = [backend.key for backend in server.backends]
             ready.add_metric([server.name], len(keys))
-            ejected.add_metric([server.name], sum(self._loads.load(key).ejected for key in keys))
+            ejected.add_metric([server.name], sum(parts.loads.load(key).ejected for key in keys))
         yield ready
         yield ejected
         reloads = CounterMetricFamily(
@@ -49,5 +43,5 @@ class EngineMetrics(Collector):
             reloads.add_metric([outcome], count)
         yield reloads
         waiting = GaugeMetricFamily(PREFIX + "settings_awaiting_restart", "Settings whose new value needs a restart")
-        waiting.add_metric([], len(self._awaiting_restart()))
+        waiting.add_metric([], len(parts.awaiting_restart()))
         yield waiting

@@ -1,9 +1,9 @@
 """`/debug/…`: what this replica knows now, as JSON. For an admin, or while callers are not asked for keys for this machine.
 
-    /debug/config_dump/{modelroutes,modelservers,pods}           as Kthena has them
-    /debug/config_dump/namespaces/{namespace}/{kind}/{name}      one of them
-    /debug/config_dump/{loads,rates,breakers,…}                  what was learned and counted
-    /debug/decisions?count=20&request_id=…&model=…               the latest decisions, newest first
+/debug/config_dump/{modelroutes,modelservers,pods}           as Kthena has them
+/debug/config_dump/namespaces/{namespace}/{kind}/{name}      one of them
+/debug/config_dump/{loads,rates,breakers,…}                  what was learned and counted
+/debug/decisions?count=20&request_id=…&model=…               the latest decisions, newest first
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from math import isfinite
@@ -16,7 +17,7 @@ DEPTH_MAX = 12
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
-def plain(value: Any, secrets: Set[str] = SECRETS, depth: int = 0) -> Any:
+def plain(value: Any, secrets: AbstractSet[str] = SECRETS, depth: int = 0) -> Any:
     """Dataclasses and named tuples as objects, what has no form of its own as its `repr`."""
     if value is None or isinstance(value, bool | int):
         return value
@@ -44,7 +45,7 @@ def _named(value: Any) -> dict[Any, Any] | None:
     return value._asdict() if isinstance(value, tuple) and hasattr(value, "_asdict") else None
 
 
-def _field(name: str, value: Any, secrets: Set[str], depth: int) -> Any:
+def _field(name: str, value: Any, secrets: AbstractSet[str], depth: int) -> Any:
     if name.lower() in secrets and isinstance(value, str | bytes) and value:
         return MASK
     return plain(value, secrets, depth + 1)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from hekla.platform.base.clock import Clock
-from hekla.routing.admission.gate import Gate
 from hekla.routing.backend import Backend
-from hekla.routing.config import RoutingSettings
-from hekla.routing.limits.service import RateLimits
 from hekla.routing.load import LoadBook
 from hekla.routing.observe.decisions import Decisions
 from hekla.routing.observe.pages import DebugPages
+from hekla.routing.observe.parts import Parts
 from hekla.routing.observe.plain import SECRETS, plain
-from hekla.routing.prefix.service import PrefixService
-from hekla.routing.scheduling.service import SchedulingService
 from hekla.routing.table import RoutingTable
-from hekla.routing.traffic.guard import Traffic
 
 BUDGETS_SHOWN = 1000
 _SETTINGS_SECRETS = SECRETS | {"key"}
 """`gossip.key` is one; other objects' keys are names."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Of one ingress replica."""
-
-    settings: Callable[[], RoutingSettings]
-    table: Callable[[], RoutingTable]
-    loads: LoadBook
-    scheduling: SchedulingService
-    traffic: Traffic
-    prefix: PrefixService
-    gate: Gate
-    limits: RateLimits
-    awaiting_restart: Callable[[], tuple[str, ...]]
 
 
 def debug_pages(parts: Parts, decisions: Decisions, clock: Clock) -> DebugPages:
