@@ -51,8 +51,8 @@ class DemandMeter:
 
     _counts: dict[str, Mapping[str, int]] = field(default_factory=dict)
     _rates: dict[str, _Rate] = field(default_factory=dict)
-    _waiting: dict[str, float] = field(default_factory=dict)
-    """By adapter: until when it counts as waited for."""
+    _waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By adapter: since when it is waited for, and until when that counts."""
     _marks: dict[str, str] = field(default_factory=dict)
     """By replica: what its last report that named waiting requests was marked with."""
 
@@ -76,18 +76,29 @@ class DemandMeter:
             del self._counts[next(iter(self._counts))]
         if fresh and self._marks.get(replica) != mark:
             self._marks[replica] = mark
-            self._waiting.update(dict.fromkeys(report.waiting, now_s + WAITING_S))
+            self._forget_waiting(now_s)
+            for name in report.waiting:
+                since_s, _ = self._waiting.get(name, (now_s, 0.0))
+                self._waiting[name] = (since_s, now_s + WAITING_S)
 
     def demand(self, names: Iterable[str], now_s: float) -> Demand:
         """What is asked of these adapters now; those of other names count for the total alone."""
         rates = {name: rate.decayed(now_s) for name, rate in self._rates.items()}
-        self._waiting = {name: until_s for name, until_s in self._waiting.items() if until_s > now_s}
+        self._forget_waiting(now_s)
         known = set(names)
         return Demand(
             rates={name: value for name, value in rates.items() if name in known and value >= IDLE_RATE},
             total=sum(rates.values()),
-            waiting=frozenset(self._waiting.keys() & known),
+            waiting={name: since_s for name, (since_s, _) in self._waiting.items() if name in known},
         )
+
+    def served(self, names: Iterable[str]) -> None:
+        """They have been loaded somewhere: who waits from now on waits anew."""
+        for name in names:
+            self._waiting.pop(name, None)
+
+    def _forget_waiting(self, now_s: float) -> None:
+        self._waiting = {name: times for name, times in self._waiting.items() if times[1] > now_s}
 
     def __repr__(self) -> str:
         return f"DemandMeter({len(self._rates)} adapters, {len(self._counts)} replicas)"

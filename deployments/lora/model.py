@@ -53,8 +53,8 @@ class Demand:
     """Requests per second by adapter, smoothed."""
     total: float = 0.0
     """Requests per second of the whole pool, its base model's included."""
-    waiting: frozenset[str] = frozenset()
-    """Adapters that requests wait for now."""
+    waiting: Mapping[str, float] = field(default_factory=dict)
+    """Adapters that requests wait for now, each with the monotonic second since when."""
 
     def rate(self, name: str) -> float:
         return self.rates.get(name, 0.0)

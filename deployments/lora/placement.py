@@ -1,12 +1,12 @@
 """Which engine holds which adapter: least movement, within each engine's slots. Pure.
 
 1. An adapter keeps the places it has.
-2. Adapters that lack replicas get them, first those that requests wait for, then the pinned and the minimum, then by
-   rate; on the host with the most free slots, equals by rendezvous hashing (so that every replica of this planner, and
+2. Adapters that lack replicas get them, first the pinned and those with a minimum, then those that requests wait for
+   (the longest waited for first, so that none starves), then by rate; on the host with the most free slots, equals by rendezvous hashing (so that every replica of this planner, and
    this planner after a restart, finds the same place).
-3. Where there is no free slot, one is taken: first an adapter's surplus, then one that nobody asks for, then, only for
-   an adapter that has no replica at all, the one least asked for that has had its place for `RESIDENCE_S`. Pinned
-   adapters and those at their minimum are never taken. Loading costs seconds of requests that wait; this is the price
+3. Where there is no free slot, one is taken: first an adapter's surplus, then one that nobody asks for, then, for an
+   adapter below its minimum, the one least asked for; for one that requests wait for and no host has, the same if it
+   has had its place for `RESIDENCE_S`. Pinned adapters and those at their minimum are never taken. Loading costs seconds of requests that wait; this is the price
    that hysteresis puts on it.
 4. Free slots that are left are filled with adapters that have no replica: the first request then need not wait.
    Surplus that nobody needs stays: unloading frees nothing that is wanted.
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -64,10 +65,10 @@ class _Desk:
         names = [name for name in host.held if name in self.adapters and name not in host.failed]
         return sorted(names, key=lambda name: self.urgency(self.adapters[name]))[: host.slots]
 
-    def urgency(self, adapter: Adapter) -> tuple[bool, bool, float, str]:
+    def urgency(self, adapter: Adapter) -> tuple[bool, float, float, str]:
         """Sorts the most urgent first."""
         name, demand = adapter.name, self.demand
-        return (name not in demand.waiting, not adapter.replicas_min, -demand.rate(name), name)
+        return (not adapter.replicas_min, demand.waiting.get(name, math.inf), -demand.rate(name), name)
 
     def count(self, name: str) -> int:
         return sum(name in names for names in self.held.values())
@@ -112,8 +113,10 @@ class _Desk:
             return False
         if count > self.targets.get(victim, 0) or not self.demand.is_asked(victim):
             return True
+        since_s = self._by_key[host.key].held.get(victim)
+        if since_s is None:
+            return False  # this very plan has put it there
         own = self.count(adapter.name)
-        must_be = own < adapter.replicas_min or (not own and adapter.name in self.demand.waiting)
-        # What this very plan has put there is not moved again.
-        resided_s = self.now_s - self._by_key[host.key].held.get(victim, self.now_s)
-        return must_be and resided_s >= RESIDENCE_S
+        if own < adapter.replicas_min:
+            return True
+        return not own and adapter.name in self.demand.waiting and self.now_s - since_s >= RESIDENCE_S
