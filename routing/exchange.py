@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hekla.platform.base.tasks import TaskOwner
 from hekla.routing.config import LimitSettings, RoutingSettings
 from hekla.routing.headers import RawHeaders
 from hekla.routing.identity.interface import NOBODY
+from hekla.routing.lingering import drop_rest
 from hekla.routing.observe.story import Story
 from hekla.routing.observe.tracing import NO_TRACE, Trace
 from hekla.routing.refusal import Refusal
@@ -65,6 +67,10 @@ class Exchange:
         """The ingress's own, on whatever the client is answered."""
         self.is_stream = False
         """The answer that has begun is a stream of events."""
+        self.is_half_read = False
+        """More of the request comes than has been read."""
+        self.lingers = False
+        """It has been answered, and `linger` is to end it."""
 
     def header(self, name: bytes) -> bytes | None:
         """Its first value; a lower-case name."""
@@ -78,24 +84,39 @@ class Exchange:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > limits.body_bytes_max:
             raise _too_large(limits.body_bytes_max)
-        parts: list[bytes] = []
-        size = 0
+        self.is_half_read = True
+        body = bytearray()  # grows in place; small parts kept one by one would take many times their bytes
+        try:
+            return await self._read_into(body, limits, held)
+        except BaseException:
+            # Not held while the client is answered: the error's traceback would keep it.
+            body.clear()
+            if held is not None:
+                held.free()
+            raise
+
+    async def _read_into(self, body: bytearray, limits: LimitSettings, held: HeldBytes | None) -> bytes:
         deadline_s = asyncio.get_running_loop().time() + limits.body_deadline_s
         while True:
-            message = await self._next_part(parts, limits, deadline_s)
+            message = await self._next_part(len(body), limits, deadline_s)
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > limits.body_bytes_max:
+            if len(body) + len(part) > limits.body_bytes_max:
                 raise _too_large(limits.body_bytes_max)
             if held is not None:
                 held.take(len(part))
-            parts.append(part)
             if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                self.is_half_read = False
+                if not body:
+                    return part
+                body += part
+                whole = bytes(body)
+                body.clear()
+                return whole
+            body += part
 
-    async def _next_part(self, parts: list[bytes], limits: LimitSettings, deadline_s: float) -> Message:
+    async def _next_part(self, read_bytes: int, limits: LimitSettings, deadline_s: float) -> Message:
         now_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(min(now_s + limits.body_read_timeout_s, deadline_s)):
@@ -104,7 +125,7 @@ class Exchange:
             message = f"no more of the request's body for {limits.body_read_timeout_s:g} s"
             if asyncio.get_running_loop().time() >= deadline_s:
                 message = f"the request's body was not whole within {limits.body_deadline_s:g} s"
-            message += f" after {sum(map(len, parts))} bytes"
+            message += f" after {read_bytes} bytes"
             raise Refusal(408, message, kind="request_parsing", code="request_timeout") from error
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
@@ -127,14 +148,21 @@ class Exchange:
         length = (b"content-length", str(len(body)).encode())
         named = (b"x-request-id", self.request_id.encode("latin-1"))
         await self.begin(status, [*(headers or [JSON_TYPE]), length, named])
-        await self.finish(body)
+        await (self.write(body) if self.lingers else self.finish(body))
 
     async def refuse(self, refusal: Refusal) -> None:
         self.error_kind, self.error_message = refusal.kind, refusal.log_message
         headers = [(b"content-type", refusal.content_type), *refusal.headers()]
-        if refusal.status in (401, 403, 408, 413):
-            headers.append((b"connection", b"close"))  # what is left of the body is not read
+        if self.is_half_read or refusal.status in (401, 403, 408, 413):
+            headers.append((b"connection", b"close"))  # what is left of the body is not wanted
+            self.lingers = refusal.status != 408  # who was too slow has had time enough
         await self.answer(refusal.status, refusal.body(self.path), headers)
+
+    async def linger(self) -> None:
+        """Ends an answer after which the client is still sending; takes up to `lingering.LINGER_S`."""
+        await drop_rest(self.receive)
+        with contextlib.suppress(OSError):  # some servers' way to say that the client has left
+            await self.finish()
 
 
 class HeldBytes:
@@ -183,7 +211,7 @@ class Departure:
     def __init__(self, receive: Receive, tasks: TaskOwner, main: asyncio.Task[Any] | None) -> None:
         self._receive, self._main = receive, main
         self._over = self.gone = False
-        self._watcher = tasks.spawn(self._watch(), "departure")
+        self._watcher: asyncio.Task[None] | None = tasks.spawn(self._watch(), "departure")
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -194,7 +222,10 @@ class Departure:
 
     def stop(self) -> None:
         self._over = True
-        self._watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        # A cancelled task keeps its frames, they keep this, and this would keep the task: garbage that waits for the collector.
+        self._watcher = self._main = None
 
 
 def _too_large(limit: int) -> Refusal:

@@ -79,10 +79,17 @@ class PrefixService:
             view.memo[CACHE_SALT] = salt
         if view.token_ids is not None or not self._settings.enabled or not self.exact.engines:
             return
-        if not any(self.exact.knows(backend.key) for backend in server.backends):
+        if not self._is_worth_it(view, server):
             return
         teacher = self._teacher(server, view.random)
         view.token_ids = await self.tokeniser.tokens(view.path, view.body, view.upstream_model, teacher)
+
+    def _is_worth_it(self, view: LazyView, server: ModelServer) -> bool:
+        """Whether the tokens can tell engines apart. A prompt of token ids has no text, and costs nothing to read."""
+        settings = self._settings.tokeniser
+        if len(server.backends) < settings.engines_min or 0 < len(view.prompt_text) < settings.prompt_bytes_min:
+            return False
+        return any(self.exact.knows(backend.key) for backend in server.backends)
 
     def _teacher(self, server: ModelServer, chance: float) -> Teacher:
         """Any engine of the server: they serve the same model."""

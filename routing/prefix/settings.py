@@ -88,6 +88,10 @@ class TokeniserSettings:
     """Tokens of prompts' beginnings, kept to tokenise only what is new."""
     prompt_bytes_max: int = 4 * 2**20
     """Largest request whose prompt is tokenised: a million tokens."""
+    prompt_bytes_min: int = 256
+    """A shorter text, 64 tokens, is not tokenised: an engine computes it in less time than an engine takes to be asked."""
+    engines_min: int = 2
+    """For a server of fewer engines nothing is tokenised: there is nothing to choose."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -97,6 +101,8 @@ class TokeniserSettings:
             "pending_max",
             "cache_bytes_max",
             "prompt_bytes_max",
+            "prompt_bytes_min",
+            "engines_min",
         ):
             _positive(f"prefix.tokeniser.{name}", getattr(self, name))
 

@@ -27,6 +27,9 @@ ENGINE_PRIOR_WEIGHT = 3.0
 NOISE = 0.05
 """A factor nearer to one than this is none: measurements of equal engines differ by that much."""
 ENGINES_MAX = 100_000
+LESSON_EVERY_S = 0.02
+LESSONS_EACH_UNTIL = 64
+"""Every request of an engine teaches until there were so many, then one in `LESSON_EVERY_S`."""
 PREFILL_TOKENS_MIN = 64
 """A first token after fewer tokens than this tells about the overhead, not about one engine's speed."""
 
@@ -115,6 +118,7 @@ class _Engine:
         self.prefill = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
         self.step = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
         self.kv_capacity = kind.prior.kv_capacity_tokens
+        self.lessons, self.lesson_s = 0, float("-inf")
 
 
 class RateBook:
@@ -170,6 +174,17 @@ class RateBook:
         spread.observe(engine.step, seconds / max(fit.predict(causes), 1e-9))
         fit.observe(causes, seconds / spread.factor(engine.step))
         self._stale.add(engine)
+
+    def may_learn(self, backend: Backend, now_s: float) -> bool:
+        """False when the engine's last lesson was a moment ago: of a thousand requests a second, a few dozen teach as much.
+
+        Says so once for each lesson: the next one is due `LESSON_EVERY_S` later.
+        """
+        engine = self._engine(backend)
+        if engine.lessons >= LESSONS_EACH_UNTIL and 0.0 <= now_s - engine.lesson_s < LESSON_EVERY_S:
+            return False
+        engine.lessons, engine.lesson_s = engine.lessons + 1, now_s
+        return True
 
     def observe_output(self, backend: Backend, tokens: int) -> None:
         """An answer had so many tokens."""

@@ -38,12 +38,14 @@ class Journey:
         assert match is not None, "a request is matched before it is served"
         asked_s = asked_timeout_s(exchange.header(TIMEOUT_HEADER))
         end_s = self._traffic.deadlines(match.server, asked_s, exchange.started_s).end_s
-        left_s = None if math.isinf(end_s) else end_s - self._clock.monotonic()
+        shadow = table.shadow(match)
+        if shadow is not None:
+            self._mirror.offer(exchange, view, match, shadow)
+        if math.isinf(end_s):
+            await self._targets.serve(exchange, view, table)
+            return
         try:
-            async with asyncio.timeout(left_s) as limit:
-                shadow = table.shadow(match)
-                if shadow is not None:
-                    self._mirror.offer(exchange, view, match, shadow)
+            async with asyncio.timeout(end_s - self._clock.monotonic()) as limit:
                 await self._targets.serve(exchange, view, table)
         except TimeoutError:
             if not limit.expired():

@@ -65,7 +65,7 @@ async def make_site(tmp_path: Path) -> AsyncIterator[Callable[..., Site]]:
     made: list[Site] = []
 
     def make(settings: PrefixSettings | None = None) -> Site:
-        patient = PrefixSettings(tokeniser=TokeniserSettings(deadline_s=30))
+        patient = PrefixSettings(tokeniser=TokeniserSettings(deadline_s=30, prompt_bytes_min=1, engines_min=1))
         made.append(Site(tmp_path, settings or patient))
         return made[-1]
 
@@ -129,6 +129,24 @@ async def test_nothing_is_tokenised_while_no_engine_publishes(make_site: Any) ->
     await site.service.prepare(view, site.server)
     assert view.token_ids is None
     assert site.facts.asked == []
+
+
+async def test_a_short_prompt_is_not_tokenised_and_neither_is_one_for_a_lone_engine(make_site: Any) -> None:
+    """What can't tell engines apart is not worth a question to one of them."""
+    site = make_site(PrefixSettings(tokeniser=TokeniserSettings(deadline_s=30)))
+    await site.service.start()
+    site.service.took_engines(site.server.backends)
+    await site.until(lambda: site.service.exact.entries == 2)
+    long, short = "x" * 400, "x" * 100
+    site.facts.vocabulary |= {long: range(90), short: range(20)}
+    lone = ModelServer(("ns", "s"), "m", "vLLM", (site.backend,))
+    found = []
+    for prompt, server in ((short, site.server), (long, lone), (long, site.server), ([1, 2, 3], site.server)):
+        view = site.view(prompt=prompt)
+        await site.service.prepare(view, server)
+        found.append(None if view.token_ids is None else len(view.token_ids))
+    assert found == [None, None, 90, 3]
+    assert len(site.facts.asked) == 1
 
 
 async def test_switched_off_no_engine_is_followed(make_site: Any) -> None:

@@ -13,7 +13,7 @@ from hekla.routing.load import EngineLoad
 from hekla.routing.scheduling.candidates import Candidates, Pool
 from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.priors import MODEST, kind_of, shipped_prior
-from hekla.routing.scheduling.rates import PREFILL_S, EngineRates, RateBook
+from hekla.routing.scheduling.rates import LESSON_EVERY_S, LESSONS_EACH_UNTIL, PREFILL_S, EngineRates, RateBook
 from hekla.routing.scheduling.regression import LinearFit, ScaleFit
 
 
@@ -162,3 +162,11 @@ def test_a_scale_forgets_what_no_longer_holds() -> None:
     for _ in range(100):
         fit.observe(3.0)
     assert fit.factor == pytest.approx(3.0, rel=0.1)
+
+
+def test_of_a_flood_of_requests_one_in_twenty_milliseconds_teaches_and_at_first_every_one() -> None:
+    book = RateBook(shipped_prior, kind_of)
+    engine = Backend("ns/e", "http://e:1")
+    assert all(book.may_learn(engine, 0.0) for _ in range(LESSONS_EACH_UNTIL))
+    taught = sum(book.may_learn(engine, 1.0 + i / 1000) for i in range(1000))
+    assert 40 <= taught <= 1.0 / LESSON_EVERY_S + 1
