@@ -7,7 +7,7 @@ from hekla.platform.api.meta import Json
 _FROM_REPORT = (
     "message", "progress", "address", "nodeName", "pid", "supervisorPid", "models", "maxModelLen", "kvEvents",
     "adapters", "adapterSlots",
-    "kvReplay",
+    "kvReplay", "bootstrapPort",
 )  # fmt: skip
 
 _FINAL = frozenset({"Stopped", "Failed"})

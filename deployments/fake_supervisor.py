@@ -173,6 +173,7 @@ class FakeSupervisor:
             adapter_slots=self._adapters.slots,
             kv_events=state.kv_events,
             kv_replay=state.kv_replay,
+            bootstrap_port=state.bootstrap_port,
         )
 
     def __repr__(self) -> str:

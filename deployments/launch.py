@@ -67,6 +67,7 @@ class EngineReport(ApiModel):
     max_model_len: int = 0
     kv_events: str = ""
     kv_replay: str = ""
+    bootstrap_port: int = 0
     adapters: list[EngineAdapter] = Field(default_factory=list)
     adapter_slots: int = 0
 

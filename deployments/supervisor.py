@@ -176,7 +176,7 @@ class EngineSupervisor:
             plan.argv, env, TERM_GRACE_S, self._log.path.parent, scratch=self._claims.scratch()
         )
         address = f"http://{_in_url(site.node_ip)}:{site.port}"
-        self._apply(Spawned(self._process.pid, address, plan.kv_events, plan.kv_replay))
+        self._apply(Spawned(self._process.pid, address, plan.kv_events, plan.kv_replay, plan.bootstrap_port))
         if self._state.phase in ENDED:
             self._process.kill()
 
@@ -340,6 +340,7 @@ class EngineSupervisor:
             adapter_slots=self._adapters.slots,
             kv_events=state.kv_events,
             kv_replay=state.kv_replay,
+            bootstrap_port=state.bootstrap_port,
         )
 
     def __repr__(self) -> str:

@@ -62,6 +62,7 @@ class Spawned:
     address: str
     kv_events: str = ""
     kv_replay: str = ""
+    bootstrap_port: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class State:
     max_model_len: int = 0
     kv_events: str = ""
     kv_replay: str = ""
+    bootstrap_port: int = 0
     spawned_at: float = 0.0
     failures: int = field(default=0, compare=False)
     """Failed probes in a row."""
@@ -182,6 +184,7 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
             if state.phase not in ("Starting", "Fetching"):
                 return state, ()
             events = {"kv_events": event.kv_events, "kv_replay": event.kv_replay}
+            state = replace(state, bootstrap_port=event.bootstrap_port)
             state = replace(state, address=event.address, pid=event.pid, **events, spawned_at=now)
             return _to(state, "Loading", "the engine is starting"), ()
         case Loaded():

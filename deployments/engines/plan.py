@@ -40,6 +40,8 @@ class Plan:
     """ZMQ endpoint to report; empty when the engine publishes none."""
     kv_replay: str = ""
     """Where past KV events are had again; empty: nowhere, or only the engine knows."""
+    bootstrap_port: int = 0
+    """Where a prefill engine tells decode engines how to fetch its KV; 0: it has no such server."""
 
 
 class Planner(Protocol):

@@ -21,10 +21,12 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
     args = args if "--enable-metrics" in args else [*args, "--enable-metrics"]
     if launch.role in ("prefill", "decode"):
         args = with_default(args, "--disaggregation-mode", launch.role)
-    if launch.role == "prefill":
-        args = with_flag(args, "--disaggregation-bootstrap-port", str(site.spare_ports[0]))
+    bootstrap_port = site.spare_ports[0] if launch.role == "prefill" else 0
+    if bootstrap_port:
+        args = with_flag(args, "--disaggregation-bootstrap-port", str(bootstrap_port))
     args, events = with_own_endpoint(args, site)
     env = {**group_env(launch, site), "DO_NOT_TRACK": "1"}
     if site.model:
         env["HF_HUB_OFFLINE"] = "1"
-    return Plan([site.python, "-m", MODULE, *args], {**env, **launch.env}, events.published, events.replay)
+    env |= launch.env
+    return Plan([site.python, "-m", MODULE, *args], env, events.published, events.replay, bootstrap_port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from hekla.deployments.engines.flags import has_flag, json_flag, taken_apart, with_default, with_flag
 from hekla.deployments.engines.kv_events import with_events
@@ -16,6 +17,7 @@ SERVE = ("vllm.entrypoints.cli.main", "serve")
 SERVE_FLAGS = ("--headless", "--api-server-count", "-asc")
 ENABLE_LORA = "--enable-lora"
 KV_TRANSFER = "--kv-transfer-config"
+BOOTSTRAP_PORT = "VLLM_MOONCAKE_BOOTSTRAP_PORT"
 
 CPU_KV_CACHE_GIB = "1"
 """Without an accelerator vLLM would take a large share of the node's memory; a manifest's own value wins."""
@@ -36,7 +38,8 @@ def plan(launch: EngineLaunch, site: Site) -> Plan:
     env = _env(launch, site, args)
     if events.any_port:
         env = {"VLLM_HOST_IP": site.node_ip, **env}  # where its ranks take their ports
-    return Plan([site.python, "-m", *_program(args)], env, events.published, events.replay)
+    port = _bootstrap_port(args, env)
+    return Plan([site.python, "-m", *_program(args)], env, events.published, events.replay, port)
 
 
 def _program(args: list[str]) -> list[str]:
@@ -61,6 +64,16 @@ def _uses_nixl(config: dict[str, object]) -> bool:
     return "nixl" in json.dumps(config).lower()
 
 
+def _uses_mooncake(config: dict[str, object]) -> bool:
+    return "mooncakeconnector" in json.dumps(config).lower()
+
+
+def _bootstrap_port(args: list[str], env: Mapping[str, str]) -> int:
+    """Mooncake's, on every engine that can hand over; 0 on others."""
+    config, port = json_flag(args, KV_TRANSFER), env.get(BOOTSTRAP_PORT, "")
+    return int(port) if _uses_mooncake(config) and config.get("kv_role") != "kv_consumer" and port.isdigit() else 0
+
+
 def _env(launch: EngineLaunch, site: Site, args: list[str]) -> dict[str, str]:
     env = {**group_env(launch, site), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if has_flag(args, ENABLE_LORA):
@@ -72,6 +85,8 @@ def _env(launch: EngineLaunch, site: Site, args: list[str]) -> dict[str, str]:
     if _uses_nixl(json_flag(args, KV_TRANSFER)):
         env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = site.node_ip
         env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(site.spare_ports[0])
+    if _uses_mooncake(json_flag(args, KV_TRANSFER)):
+        env[BOOTSTRAP_PORT] = str(site.spare_ports[0])
     if not site.has_accelerator:
         env |= _cpu_env(launch, site)
     return {**env, **launch.env}

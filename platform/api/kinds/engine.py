@@ -74,6 +74,8 @@ class EngineStatus(ApiModel):
     """ZMQ endpoint of the KV event publisher; empty when off. Port 0: one per data-parallel rank, told by the engine."""
     kv_replay: str = ""
     """ZMQ endpoint where past KV events are had again; empty when there is none, or with one per rank."""
+    bootstrap_port: int = 0
+    """Where a prefill engine tells decode engines how to fetch its KV; 0 when it has no such server."""
     restarts: int = 0
     started_at: str = ""
     ready_at: str = ""
