@@ -92,7 +92,9 @@ class Bench:
             await self.clock.advance(1)
 
     async def apply(self, obj: Json) -> None:
-        found = [one for one in self.store.list(obj["kind"]).items if one["metadata"]["name"] == obj["metadata"]["name"]]
+        found = [
+            one for one in self.store.list(obj["kind"]).items if one["metadata"]["name"] == obj["metadata"]["name"]
+        ]
         if found:
             self.store.update({**found[0], "spec": obj["spec"]})
         else:

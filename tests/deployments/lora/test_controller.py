@@ -174,4 +174,3 @@ async def test_a_server_that_declares_none_any_more_leaves_nothing_behind(
     assert bench.loaded() == {"llm-0-server-0-0": set()}
     assert "loraAdapters" not in bench.status()
     assert [one for one in bench.status().get("conditions", ()) if one["type"] == "AdaptersReady"] == []
-

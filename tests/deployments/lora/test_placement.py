@@ -116,7 +116,13 @@ def test_replicas_grow_at_once_and_shrink_only_after_a_lull() -> None:
 
 def test_a_burst_within_the_lull_starts_it_anew() -> None:
     targets, hot = Targets(), Demand(rates={"a": 5.0}, total=10.0)
-    for at_s, demand, wanted in ((0, hot, 10), (1, Demand(), 10), (100, hot, 10), (130, Demand(), 10), (249, Demand(), 10)):
+    for at_s, demand, wanted in (
+        (0, hot, 10),
+        (1, Demand(), 10),
+        (100, hot, 10),
+        (130, Demand(), 10),
+        (249, Demand(), 10),
+    ):
         assert targets.of(adapters("a"), demand, 10, float(at_s)) == {"a": wanted}
     assert targets.of(adapters("a"), Demand(), 10, 130 + SHRINK_AFTER_S) == {"a": 0}
 

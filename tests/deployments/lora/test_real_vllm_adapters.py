@@ -77,9 +77,9 @@ async def answer(address: str, model: str) -> str:
 
 async def load_by_hand(address: str, name: str, path: Path) -> None:
     body = {"lora_name": name, "lora_path": str(path)}
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"{address}/v1/load_lora_adapter", json=body) as response:
-            assert response.status == 200, await response.text()
+    url = f"{address}/v1/load_lora_adapter"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+        assert response.status == 200, await response.text()
 
 
 def states(report: dict[str, Any]) -> dict[str, str]:
