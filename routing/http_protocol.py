@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with limits it lacks: a head's size and time, a client that never reads, how many connect.
 
-The parser holds a head that is not whole in memory, a connection that never sends one is open for ever, and a client
-that takes no bytes holds its engine's stream for ever; none of it is seen by an ASGI application.
+The parser holds a head that is not whole in memory, a connection that never sends one is open for ever, a client
+that takes no bytes holds its engine's stream for ever, one that pipelines is not seen to leave, and one that was answered
+early may send for ever; none of it is seen by an ASGI application.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from hekla.routing.lingering import LINGER_S
 from hekla.routing.refusal import Refusal
 
 HEAD_BYTES_MAX = 64 * 2**10
@@ -23,6 +26,9 @@ reads along takes a token now and then, and what is buffered drains."""
 CONNECTIONS_MAX = 20_000
 """Open at once: twice `limits.requests_in_flight_max`, and below the descriptors a process usually gets (65,536) with the
 engines' connections beside."""
+PIPELINED_MAX = 64
+"""Requests that wait on one connection for the one being answered: browsers' old default was 8. Each is some kB here and
+may be 20 bytes there."""
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -30,12 +36,16 @@ class BoundedHeads(HttpToolsProtocol):
     head_read_s = HEAD_READ_S
     stall_s = STALL_S
     connections_max = CONNECTIONS_MAX
+    pipelined_max = PIPELINED_MAX
+    rest_s = LINGER_S
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._in_head, self._head_bytes = True, 0
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -62,7 +72,19 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         self._reads_again()
+        self._rest_came()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn's own, left when a connection breaks, keeps all this for its time
+        waiting = [cycle for cycle, _ in self.pipeline]
+        self.pipeline.clear()
+        for cycle in (*waiting, self._answered, self.cycle):
+            if cycle is not None:
+                cycle.body = bytearray()
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.response_complete:
+            # With another request behind it uvicorn tells only the last one that its client has left.
+            answered.disconnected = True
+            answered.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -80,7 +102,29 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_came()
+        if len(self.pipeline) >= self.pipelined_max:
+            self.transport.abort()
+            raise ValueError("too many requests are pipelined")  # the parser reads no further
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._rest_came()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle is self._answered and self.cycle.more_body and not self.transport.is_closing():
+            # The connection is kept for its next request, and what is left of this one's body is dropped.
+            self._rest = self.loop.call_later(self.rest_s, self.transport.close)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _rest_came(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _expect_head(self) -> None:
         self._late = self.loop.call_later(self.head_read_s, self._head_late)

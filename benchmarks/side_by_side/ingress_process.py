@@ -17,6 +17,7 @@ import uvloop
 
 from hekla.platform.base.clock import SystemClock
 from hekla.platform.base.ids import SystemIds
+from hekla.routing.allocator import return_large_blocks
 from hekla.routing.app import build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, RoutingSettings
 from hekla.routing.server import serve
@@ -24,6 +25,7 @@ from hekla.routing.source import FakeObjectSource
 
 
 async def main(job: dict[str, Any]) -> None:
+    return_large_blocks()
     ingress = build_ingress(
         settings_of(job["settings"]), FakeObjectSource(*job["objects"]), clock=SystemClock(), ids=SystemIds()
     )

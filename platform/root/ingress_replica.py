@@ -26,6 +26,7 @@ from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.serve_shortcut import shortcut
 from hekla.platform.root.settings import PlatformSettings
+from hekla.routing.allocator import return_large_blocks
 from hekla.routing.app import Ingress, build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings, SchedulingSettings
 from hekla.routing.exchange import Receive, Scope, Send
@@ -42,6 +43,7 @@ class IngressReplica:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = PlatformSettings.from_json(settings)
         logging.basicConfig(level=self.settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        return_large_blocks()  # a replica has its process to itself
         self._tasks = TaskOwner("ingress-replica")
         self._listener: Listener | None = None
         self._thread: LoopThread | None = None

@@ -52,6 +52,8 @@ class Observer:
     def end(self, exchange: Exchange) -> None:
         if exchange.trace is not NO_TRACE:
             exchange.trace.end(exchange.status, exchange.error_kind, lambda: attributes(exchange))
+        # Both refer back to the exchange, which would then wait for the garbage collector with all it refers to.
+        exchange.story.keep = exchange.late_headers = None
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._tracer.stop)

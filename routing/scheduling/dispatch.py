@@ -27,6 +27,8 @@ OnPrecision = Callable[[str, float], None]
 """Called with the model and how well the cached tokens were predicted: 1 exactly, 0 as wrong as can be."""
 PROGRESS_TOKENS = 64
 """Generated tokens are added to the load in steps of this many: a decision does not feel fewer."""
+UNSEEN_SLACK = 256
+"""Entries of ended trips that may wait for their time; more are cleared out when they are the half of all."""
 
 
 class Dispatcher:
@@ -45,8 +47,10 @@ class Dispatcher:
         self._known: set[str] = set()
         self._footprints: dict[str, Footprint] = {}
         self._numbers = itertools.count()
-        self._unseen: list[tuple[float, int, Trip]] = []
-        """A heap of trips whose first token will not be seen, by when it is expected."""
+        self._unseen: list[tuple[float, int]] = []
+        """A heap of when first tokens that will not be seen are expected, with their trips' numbers."""
+        self._unseen_trips: dict[int, Trip] = {}
+        """Those of them that are under way. One that has ended leaves at once: it holds its request with all its bytes."""
 
     @property
     def transfers(self) -> Transfers:
@@ -71,14 +75,16 @@ class Dispatcher:
         trip = Trip(self, candidate, request, forecast, now_s)
         trip.open(prefill_only=prefill_only, decode_only=decode_only)
         if not streamed and not decode_only:
-            heapq.heappush(self._unseen, (now_s + forecast.ttft_s, trip.number, trip))
+            heapq.heappush(self._unseen, (now_s + forecast.ttft_s, trip.number))
+            self._unseen_trips[trip.number] = trip
         return trip
 
     def advance(self, now_s: float) -> None:
         """Moves answers that are not streamed past their prefill once it must be over. `plan` does it first."""
         while self._unseen and self._unseen[0][0] <= now_s:
-            expected_s, _, trip = heapq.heappop(self._unseen)
-            trip.pass_prefill(expected_s)
+            expected_s, number = heapq.heappop(self._unseen)
+            if trip := self._unseen_trips.pop(number, None):
+                trip.pass_prefill(expected_s)
 
     def forget(self, known: set[str]) -> None:
         """From now on these engines are in the table: what was learned of others goes."""
@@ -108,6 +114,12 @@ class Dispatcher:
         if not footprint:
             del self._footprints[engine]
         return freed
+
+    def ended(self, trip: Trip) -> None:
+        """Nothing more is expected of it."""
+        if self._unseen_trips.pop(trip.number, None) and len(self._unseen) > 2 * len(self._unseen_trips) + UNSEEN_SLACK:
+            self._unseen = [entry for entry in self._unseen if entry[1] in self._unseen_trips]
+            heapq.heapify(self._unseen)
 
     def queue(self, trip: Trip, now_s: float) -> None:
         """It waits for its prefill at its engine."""
@@ -210,6 +222,7 @@ class Trip:
             return
         self._has_ended = True
         dispatcher = self._dispatcher
+        dispatcher.ended(self)
         dispatcher.meters.settle(self.engine, now_s)
         self._leave_queue(now_s)
         freed = dispatcher.let_go(self.engine, self._chunks) + self._private_tokens
