@@ -189,7 +189,7 @@ class Ingress:
             lambda: self.settings, lambda: self.keeper.table, self.loads, self.scheduling, self.traffic, self.prefix,
             self.gate, self.limits, lambda: self.live.held,
         )  # fmt: skip
-        self._desk = Desk(parts, self.observer.decisions, self.identity, clock)
+        self.desk = Desk(parts, self.observer.decisions, self.identity, clock)
         self.live.count = EngineMetrics(self.metrics.registry, parts, clock).reloaded
         self._live_parts: list[Callable[[RoutingSettings], None]] = [
             lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
@@ -273,9 +273,11 @@ class Ingress:
         elif method in ("GET", "HEAD") and path == METRICS_PATH:
             await self._metrics(exchange)
         elif method in ("GET", "HEAD") and is_debug_path(path):
-            await self._desk.answer(exchange)
+            await self.desk.answer(exchange)
         else:
             await exchange.refuse(wrong_path(method, path))
+        if exchange.lingers:
+            await exchange.linger()  # here, where it takes no place of a request being served
 
     def _next_id(self) -> str:
         """Unique: a fresh id of this replica and a count. A random id per request would cost more than the routing."""

@@ -58,7 +58,7 @@ def mapping(value: Any, place: str) -> Mapping[Any, Any]:
 def nearest(name: Any, known: list[str]) -> str:
     """What to say of a name that is not known."""
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {close[0]!r}? " * bool(close) + f"; known: {', '.join(known)}" * (not close)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
 def _value(kind: Any, value: Any, place: str) -> Any:
@@ -76,7 +76,9 @@ def _value(kind: Any, value: Any, place: str) -> Any:
             _value(key, name, f"a name in {place}"): _value(inner, item, f"{place}.{name}")
             for name, item in mapping(value, place).items()
         }
-    return _new(kind, value, place) if is_dataclass(kind) else _plain(kind, value, place)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _new(kind, value, place)
+    return _plain(kind, value, place)
 
 
 def _one_of(allowed: tuple[Any, ...], value: Any, place: str) -> Any:

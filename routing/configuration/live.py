@@ -41,6 +41,9 @@ RESTART = (
     "prefix.events",
     "prefix.tokeniser.threads",
     "prefix.tokeniser.cache_bytes_max",
+    "disaggregation",
+    "external",
+    "translation",
     "observe.tracing",
     "observe.decisions_max",
 )

@@ -18,6 +18,11 @@ class Desk:
     def __init__(self, parts: Parts, decisions: Decisions, identity: Identity, clock: Clock) -> None:
         self._pages, self._identity = debug_pages(parts, decisions, clock), identity
 
+    @property
+    def paths(self) -> list[str]:
+        """Of every page."""
+        return self._pages.paths
+
     async def answer(self, exchange: Exchange) -> None:
         """An admin's credential, or while nobody is asked for one a client on this machine."""
         try:

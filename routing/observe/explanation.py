@@ -59,7 +59,7 @@ def explanation(exchange: Exchange, now_s: float) -> Json:
 
 
 def decision(plan: Explainable) -> Json:
-    return _rounded(plan.explain())
+    return {name: _rounded(inner) for name, inner in plan.explain().items()}
 
 
 def header_value(told: Json, bytes_max: int) -> bytes:
