@@ -160,7 +160,7 @@ class Ingress:
         )  # fmt: skip
         self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
         self.gate.on_service = self.limits.ledger.taken
-        self.gossip.ejections = self.traffic.health
+        self.gossip.ejections, self.gossip.sessions = self.traffic.health, self.traffic.sessions
         self.gossip.routes = RouteSharing(
             self.prefix.approximate, self.engine_keys, bytes_per_s=settings.gossip.routes_bytes_per_s
         )
