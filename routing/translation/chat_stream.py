@@ -41,7 +41,9 @@ class MessageEvents:
         return bytes(out)
 
     def finish(self) -> bytes:
-        return b"" if self._is_over else self._ended()
+        if self._is_over:
+            return b""
+        return self._ended() if self._stop else self._failed("the provider's stream stopped before its end")
 
     def _translated(self, chunk: Json) -> bytes:
         if chunk.get("error"):
@@ -110,13 +112,13 @@ class MessageEvents:
         return anthropic_event({"type": "content_block_stop", "index": self._index})
 
     def _ended(self) -> bytes:
-        if self._stop is None:
-            return self._failed("the provider's stream stopped before its end")
+        """After `[DONE]`, before which not every server says why it stopped."""
         self._is_over = True
-        reason, sequence = self._stop
+        reason, sequence = self._stop or ("end_turn", None)
+        begun = b"" if self._has_begun else self._begin({})
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         ending = {"type": "message_delta", "delta": delta, "usage": anthropic_usage(self._usage)}
-        return self._close() + anthropic_event(ending) + anthropic_event({"type": "message_stop"})
+        return begun + self._close() + anthropic_event(ending) + anthropic_event({"type": "message_stop"})
 
     def _failed(self, message: str) -> bytes:
         self._is_over = True
