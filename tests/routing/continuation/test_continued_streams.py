@@ -180,7 +180,7 @@ async def test_no_engine_in_time_is_a_clear_error(start_backend: Any, start_site
 
 async def test_with_prefill_and_decode_groups_a_lost_decode_engine_is_replaced(start_pool: Any, kit: Any) -> None:
     pool = await start_pool(3)
-    group = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}}
+    group = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}, "localPrefillTokensMax": 0}
     selector = {"matchLabels": {"app": "m"}, "pdGroup": group}
     roles = zip(("p", "d", "d"), pool.engines, strict=True)
     engines = [kit.engine(f"e{i}", one.backend.url, app="m", g="0", role=role) for i, (role, one) in enumerate(roles)]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
+
+from hekla.platform.base.tasks import TaskOwner
 
 PD_GROUP = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}, "localPrefillTokensMax": 0}
 SELECTOR = {"matchLabels": {"app": "m"}, "pdGroup": PD_GROUP}
@@ -37,6 +41,12 @@ def start_pool(start_site: Any, start_backend: Any, kit: Any) -> Any:
     return start
 
 
+@pytest_asyncio.fixture
+async def clients() -> AsyncIterator[TaskOwner]:
+    async with TaskOwner("clients") as tasks:
+        yield tasks
+
+
 async def test_p3_both_halves_meet_in_the_same_room(start_pool: Any, kit: Any) -> None:
     site, (first,), (second,) = await start_pool(1, 1)
     text = await site.stream(max_tokens=9)
@@ -52,7 +62,7 @@ async def test_p3_both_halves_meet_in_the_same_room(start_pool: Any, kit: Any) -
     assert site.ingress.loads.own() == {}
 
 
-async def test_p3_neither_half_waits_for_the_others_answer(start_pool: Any, kit: Any) -> None:
+async def test_p3_neither_half_waits_for_the_others_answer(start_pool: Any, kit: Any, clients: TaskOwner) -> None:
     site, (first,), (second,) = await start_pool(1, 1)
     met = asyncio.Event()
 
@@ -61,14 +71,14 @@ async def test_p3_neither_half_waits_for_the_others_answer(start_pool: Any, kit:
         await kit.chat(answer)
 
     first.behave = second.behave = waits
-    asked = asyncio.ensure_future(site.post())
+    asked = clients.spawn(site.post(), "asks")
     await kit.until(lambda: bool(first.requests and second.requests), "both asked")
     met.set()
     assert (await asked)[0] == 200
 
 
 async def test_p3_a_retry_uses_a_new_room(start_pool: Any) -> None:
-    site, first, second = await start_pool(2, 2)
+    site, _, second = await start_pool(2, 2)
     second[0].behave = refuse
     while not second[0].requests:
         assert (await site.post())[0] == 200
@@ -120,10 +130,10 @@ async def test_a_prefill_engines_400_is_the_clients_even_while_the_decode_engine
     await second.requests[0].left.wait()
 
 
-async def test_a_client_that_leaves_cancels_both_halves(start_pool: Any, kit: Any) -> None:
+async def test_a_client_that_leaves_cancels_both_halves(start_pool: Any, kit: Any, clients: TaskOwner) -> None:
     site, (first,), (second,) = await start_pool(1, 1)
     first.behave = second.behave = hang
-    asked = asyncio.ensure_future(site.post())
+    asked = clients.spawn(site.post(), "asks")
     await kit.until(lambda: bool(first.requests and second.requests), "both asked")
     asked.cancel()
     await kit.until(lambda: first.requests[0].left.is_set() and second.requests[0].left.is_set(), "both cancelled")
@@ -133,10 +143,12 @@ async def test_a_client_that_leaves_cancels_both_halves(start_pool: Any, kit: An
 # -- one after the other ---------------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_between_the_phases_is_not_decoded_for(start_pool: Any, kit: Any) -> None:
+async def test_a_client_that_leaves_between_the_phases_is_not_decoded_for(
+    start_pool: Any, kit: Any, clients: TaskOwner
+) -> None:
     site, (first,), (second,) = await start_pool(1, 1, inferenceEngine="vLLM", kvConnector={"type": "nixl"})
     first.behave = hang
-    asked = asyncio.ensure_future(site.post())
+    asked = clients.spawn(site.post(), "asks")
     await kit.until(lambda: bool(first.requests), "prefilling")
     asked.cancel()
     await kit.until(lambda: first.requests[0].left.is_set(), "the prefill is cancelled")

@@ -140,7 +140,7 @@ def test_limits_of_zero_are_none() -> None:
 
 def pairs(kit: Any, *urls: tuple[str, str], **policy: Any) -> list[Any]:
     """A route to prefill/decode groups, each of a prefill and a decode engine."""
-    group = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}}
+    group = {"groupKey": "g", "prefillLabels": {"role": "p"}, "decodeLabels": {"role": "d"}, "localPrefillTokensMax": 0}
     selector = {"matchLabels": {"app": "m"}, "pdGroup": group}
     engines = [
         kit.engine(f"{role}{i}", url, app="m", g=str(i), role=role)
