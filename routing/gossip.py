@@ -22,6 +22,7 @@ from hekla.routing.config import GossipSettings
 from hekla.routing.limits.sharing import Entry
 from hekla.routing.load import Counts, LoadBook
 from hekla.routing.prefix.sharing import Told
+from hekla.routing.traffic.sticky import MovedSession
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ SIGNATURE_BYTES = 16
 _ENVELOPE_BYTES = 96
 """Room for sender, sequence number and signature in a datagram."""
 _EJECTION_BYTES = 12
+_SESSION_BYTES = 150
+"""A `MovedSession`, with an engine's name of a Kubernetes name's usual length twice over."""
 _BUDGET_BYTES = 28
 """An `Entry`: three numbers of nine bytes, and the list's own."""
 
@@ -50,6 +53,8 @@ class Datagram(msgspec.Struct, array_like=True):
     """Blocks of prompts' text that the sender has lately sent to engines."""
     ejected: dict[str, float] = {}
     """Engines that the sender has ejected for failures, and for how many seconds still."""
+    sessions: list[MovedSession] = []
+    """Sticky sessions that the sender has sent away from their home."""
 
 
 _decoder = msgspec.msgpack.Decoder(Datagram)
@@ -86,8 +91,8 @@ def unpack(data: bytes, settings: GossipSettings) -> Datagram:
         raise ValueError("a count is negative")
     if not all(math.isfinite(entry.total) and math.isfinite(entry.used) for entry in datagram.budgets):
         raise ValueError("a budget's number is none")
-    if not all(math.isfinite(left_s) for left_s in datagram.ejected.values()):
-        raise ValueError("an ejection's time is none")
+    if not all(math.isfinite(left_s) for left_s in (*datagram.ejected.values(), *(s.left_s for s in datagram.sessions))):
+        raise ValueError("the time of an ejection or a session is none")
     return datagram
 
 
@@ -117,6 +122,13 @@ class Routes(Protocol):
     def hear(self, entries: Iterable[Told], now_s: float) -> None: ...
 
 
+class Sessions(Protocol):
+    """`hekla.routing.traffic.sticky.SessionMemory`."""
+
+    def news(self, now_s: float, count_max: int) -> list[MovedSession]: ...
+    def hear(self, moved: Iterable[MovedSession], now_s: float) -> None: ...
+
+
 class Ejections(Protocol):
     """`hekla.routing.traffic.health.HealthBook`."""
 
@@ -137,7 +149,8 @@ class Gossip(asyncio.DatagramProtocol):
         self.sharing: Sharing | None = None
         self.routes: Routes | None = None
         self.ejections: Ejections | None = None
-        """These three are set before `start`; what is None is not told of."""
+        self.sessions: Sessions | None = None
+        """These four are set before `start`; what is None is not told of."""
         self._ejected: set[str] = set()
         self._told: dict[str, float] = {}
         self._transport: asyncio.DatagramTransport | None = None
@@ -175,6 +188,8 @@ class Gossip(asyncio.DatagramProtocol):
             self.sharing.hear(datagram.sender, datagram.budgets, self._clock.monotonic())
         if self.routes is not None and datagram.routes:
             self.routes.hear(datagram.routes, self._clock.monotonic())
+        if self.sessions is not None and datagram.sessions:
+            self.sessions.hear(datagram.sessions, self._clock.monotonic())
         if self.ejections is not None:
             for engine, left_s in datagram.ejected.items():
                 self.ejections.hear(engine, left_s, self._clock.monotonic())
@@ -194,6 +209,7 @@ class Gossip(asyncio.DatagramProtocol):
                 while news := self.sharing.news(self._clock.monotonic(), self._budgets_max):
                     self._tell_budgets(self.sharing, news)
             self._tell_routes()
+            self._tell_sessions()
             self._tell_ejections(only_news=True)
 
     async def _tell_all(self) -> None:
@@ -214,6 +230,13 @@ class Gossip(asyncio.DatagramProtocol):
         room = self._settings.datagram_bytes_max - _ENVELOPE_BYTES
         while self.routes is not None and (told := self.routes.news(self._clock.monotonic(), room)):
             self._send(Datagram(WIRE_VERSION, self._sender, 0, {}, [], told))
+
+    def _tell_sessions(self) -> None:
+        """One datagram at a time: what does not fit goes with the next, and what waits is bounded."""
+        if self.sessions is not None:
+            room = self._settings.datagram_bytes_max - _ENVELOPE_BYTES
+            if told := self.sessions.news(self._clock.monotonic(), room // _SESSION_BYTES):
+                self._send(Datagram(WIRE_VERSION, self._sender, 0, {}, [], [], {}, told))
 
     def _tell_ejections(self, *, only_news: bool) -> None:
         if self.ejections is None:

@@ -43,7 +43,9 @@ class Affinity:
         if home is None:
             pool = [backend.key for backend in serving(server)]
             home = self._memory.home(server.name, match.session, pool, now_s)
-        self._memory.remember(server.name, match.session, engine, now_s, ttl_s=match.route.sticky.ttl_s)
+        self._memory.remember(
+            server.name, match.session, engine, now_s, ttl_s=match.route.sticky.ttl_s, has_moved=home != engine
+        )
         return home == engine
 
     def _is_usable(self, key: str, tried: Collection[str], now_s: float) -> bool:

@@ -10,16 +10,38 @@ al. 2018); where the request then goes becomes the new home, since the conversat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 SCALE = 2.0**64
 
 
+NEWS_MAX = 4096
+"""Moved sessions that wait to be told; beyond it the oldest is not."""
+
+
 class Home(NamedTuple):
     engine: str
     expires_s: float
+    has_moved: bool = False
+    """It is not where a replica without memory would look."""
+
+
+class MovedSession(NamedTuple):
+    """News for the other replicas."""
+
+    session: int
+    """`session_id` of its pool and name: short, and it tells nobody a user's."""
+    engine: str
+    left_s: float
+    """Until it is forgotten."""
+
+
+def session_id(scope: str, session: str) -> int:
+    """63 bits of a hash."""
+    digest = blake2b(f"{scope}\0{session}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
 
 
 class SessionMemory:
@@ -32,16 +54,26 @@ class SessionMemory:
     def __init__(self, sessions_max: int) -> None:
         self._sessions_max = sessions_max
         self._homes: OrderedDict[tuple[str, str], Home] = OrderedDict()
+        self._heard: OrderedDict[int, Home] = OrderedDict()
+        """Of moved sessions, what peers told."""
+        self._news: OrderedDict[int, Home] = OrderedDict()
 
     def remembered(self, scope: str, session: str, now_s: float) -> str | None:
         """The engine the session was last sent to; None when unknown or too long ago."""
+        found = self._latest(scope, session, now_s)
+        return None if found is None else found.engine
+
+    def _latest(self, scope: str, session: str, now_s: float) -> Home | None:
+        """Where it was last sent, from here or by a peer."""
         found = self._homes.get((scope, session))
-        if found is None:
-            return None
-        if found.expires_s <= now_s:
+        if found is not None and found.expires_s <= now_s:
             del self._homes[(scope, session)]
-            return None
-        return found.engine
+            found = None
+        if self._heard:
+            heard = self._heard.get(session_id(scope, session))
+            if heard is not None and heard.expires_s > (now_s if found is None else found.expires_s):
+                return heard
+        return found
 
     def home(self, scope: str, session: str, engines: Collection[str], now_s: float) -> str | None:
         """The engine among `engines` (keys) the session belongs to; None only when there are none.
@@ -53,12 +85,34 @@ class SessionMemory:
             return remembered
         return max(engines, key=lambda engine: rendezvous(session, engine), default=None)
 
-    def remember(self, scope: str, session: str, engine: str, now_s: float, *, ttl_s: float) -> None:
-        """The session was sent to `engine` now; forgotten `ttl_s` after the last time."""
-        self._homes[(scope, session)] = Home(engine, now_s + ttl_s)
+    def remember(
+        self, scope: str, session: str, engine: str, now_s: float, *, ttl_s: float, has_moved: bool = False
+    ) -> None:
+        """The session was sent to `engine` now; forgotten `ttl_s` after the last time. `has_moved`: away from its home."""
+        before = self._latest(scope, session, now_s)
+        home = Home(engine, now_s + ttl_s, has_moved or (before is not None and before.has_moved))
+        self._homes[(scope, session)] = home
+        if home.has_moved:
+            self._news[session_id(scope, session)] = home
+            if len(self._news) > NEWS_MAX:
+                self._news.popitem(last=False)
         self._homes.move_to_end((scope, session))
         if len(self._homes) > self._sessions_max:
             self._homes.popitem(last=False)
+
+    def news(self, now_s: float, count_max: int) -> list[MovedSession]:
+        """Sessions that were sent to another engine than a replica without memory would send them to, once each time."""
+        count = min(count_max, len(self._news))
+        moved = [self._news.popitem(last=False) for _ in range(count)]
+        return [MovedSession(session, home.engine, home.expires_s - now_s) for session, home in moved]
+
+    def hear(self, moved: Iterable[MovedSession], now_s: float) -> None:
+        """A peer's news."""
+        for session, engine, left_s in moved:
+            self._heard[session] = Home(engine, now_s + left_s, has_moved=True)
+            self._heard.move_to_end(session)
+            if len(self._heard) > self._sessions_max:
+                self._heard.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._homes)

@@ -71,9 +71,7 @@ def all_settings(value: Any, place: str = "") -> Iterator[str]:
 def documented_metrics() -> dict[str, set[str]]:
     """Name to labels, out of the pages' tables."""
     rows = re.findall(r"^\| `(hekla_router_[a-z_]+)` \| \w+ \|(.*)\|$", PAGES, re.MULTILINE)
-    return {
-        name: set(re.findall(r"\b[a-z_]+\b", re.sub(r"\([^)]*\)", "", text.split(".")[0]))) for name, text in rows
-    }
+    return {name: set(re.findall(r"\b[a-z_]+\b", re.sub(r"\([^)]*\)", "", text.split(".")[0]))) for name, text in rows}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hekla.routing.prefix.hashing import BlockHasher
 from hekla.routing.prefix.settings import ApproximateSettings
 from hekla.routing.prefix.sharing import RouteSharing
 from hekla.routing.traffic.settings import EjectionSettings, TrafficSettings
+from hekla.routing.traffic.sticky import SessionMemory
 
 PROMPT = "You are a helpful assistant, and this is the beginning that all of these requests share. " * 40
 
@@ -98,6 +99,31 @@ async def test_without_gossip_every_replica_serves_and_keeps_its_part_of_the_lim
             granted += (await site.post())[0] == 200
     assert granted == 30, "ten each"
     addresses[:] = known
+
+
+async def test_a_session_that_moved_is_found_by_the_others(start_site: Any, start_backend: Any, kit: Any) -> None:
+    memories = [SessionMemory(100), SessionMemory(100)]
+    memories[0].remember("s", "at-home", "e1", 0.0, ttl_s=60)
+    memories[0].remember("s", "moved", "e2", 0.0, ttl_s=60, has_moved=True)
+    told = memories[0].news(1.0, 10)
+    assert [(one.engine, one.left_s) for one in told] == [("e2", 59.0)]
+    memories[1].hear(told, 100.0)
+    assert memories[1].remembered("s", "moved", 158.0) == "e2"
+    assert memories[1].remembered("s", "at-home", 101.0) is None, "it needs no telling"
+    assert memories[1].remembered("s", "moved", 160.0) is None, "forgotten in time"
+    memories[1].hear(told, 100.0)
+    memories[1].remember("s", "moved", "e3", 110.0, ttl_s=60)
+    assert memories[1].remembered("s", "moved", 111.0) == "e3", "the latest counts"
+    assert [one.engine for one in memories[1].news(111.0, 10)] == ["e3"], "and is told on: it is still away"
+    sites, _ = await three(start_site, kit, [await start_backend(), await start_backend()], RoutingSettings())
+    sites[0].ingress.traffic.sessions.remember(
+        "default/s", "c", "default/e1", sites[0].ingress._clock.monotonic(), ttl_s=60, has_moved=True
+    )
+    for site in sites[1:]:
+        memory, now = site.ingress.traffic.sessions, site.ingress._clock.monotonic
+        await kit.until(
+            lambda memory=memory, now=now: memory.remembered("default/s", "c", now()) == "default/e1", "told"
+        )
 
 
 def index() -> ApproximateIndex:
