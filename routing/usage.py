@@ -198,8 +198,8 @@ def _together(first: Usage | None, last: Usage | None) -> Usage | None:
 def _usage_in(chunk: bytes) -> Usage | None:
     found = None
     for event in split_events(chunk):
-        data = data_of(event)
-        if MARK in data:
+        if MARK in event:
+            data = data_of(event)
             try:
                 found = _together(found, parse_usage(msgspec.json.decode(data)))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -15,9 +15,10 @@ import numpy as np
 
 from hekla.routing.prefix.hashing import BlockHasher
 from hekla.routing.prefix.interface import Candidate, Match, RequestView, keys_of
-from hekla.routing.prefix.presence import Presence, Slots, runs
+from hekla.routing.prefix.presence import Lengths, Presence, Slots, runs
 from hekla.routing.prefix.settings import ApproximateSettings
 from hekla.routing.prompt import CHARS_PER_TOKEN
+from hekla.routing.scheduling.candidates import Candidates
 
 CACHE_SALT = "prefix.cache_salt"
 """Where a request's memo has its `cache_salt`: prompts with different salts share nothing."""
@@ -74,12 +75,21 @@ class ApproximateIndex:
         if not blocks:
             return Match.nothing(candidates)
         lengths = runs(self._presence.bits.get, blocks, self._slots)
-        slot_of = self._slot_of
-        held = lengths[[slot_of.get(key, -1) for key in keys_of(candidates)]]
+        held = lengths[self._slots_of(candidates)]
         total = prompt_tokens(request)
         per_block = total * self._settings.block_bytes / max(text_bytes, 1)
         tokens = np.minimum(held * per_block, max(total - 1, 0))
         return Match(tokens.tolist(), held.tolist(), len(blocks))
+
+    def _slots_of(self, candidates: Sequence[Candidate]) -> Lengths:
+        """Their slots, -1 for none; of a pool's engines they are found once, until a slot changes hands."""
+        if not isinstance(candidates, Candidates):
+            return np.array([self._slot_of.get(key, -1) for key in keys_of(candidates)], np.int64)
+        kept: list[tuple[int, Lengths]] = candidates.pool.keep((self._memo_key, "slots"), lambda pool: [])
+        if not kept or kept[0][0] != self._slots.changes:
+            found = np.array([self._slot_of.get(key, -1) for key in candidates.pool.keys], np.int64)
+            kept[:] = [(self._slots.changes, found)]
+        return kept[0][1][candidates.positions]
 
     def matched_tokens(self, request: RequestView, candidates: Sequence[Candidate]) -> list[int]:
         return [int(tokens) for tokens in self.match(request, candidates).tokens]

@@ -27,6 +27,8 @@ class Slots:
         """Slots ever given: all numbers are below."""
         self.mask = 0
         """The slots in use."""
+        self.changes = 0
+        """Counts the takings and the givings back: what is known of slots holds until then."""
 
     def take(self) -> int:
         if self._free:
@@ -34,11 +36,13 @@ class Slots:
         else:
             slot, self.count = self.count, self.count + 1
         self.mask |= 1 << slot
+        self.changes += 1
         return slot
 
     def free(self, slot: int) -> None:
         """No block may be marked with it any more."""
         self.mask &= ~(1 << slot)
+        self.changes += 1
         self._free.append(slot)
 
 

@@ -163,6 +163,6 @@ class Forecaster:
 def _still_queued(loads: Vector, token_s: Vector, now_s: float) -> Vector:
     """Prompt tokens ahead, less what the engine must have done of the prefill at its head."""
     head = loads[col.HEAD_TOKENS]
-    done = np.clip((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0, head * HEAD_DONE_MAX)
+    done = np.minimum(np.maximum((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0), head * HEAD_DONE_MAX)
     left: Vector = np.maximum(loads[col.PREFILL] - done, 0.0) + FOREIGN_PROMPT_TOKENS * loads[col.FOREIGN_WAITING]
     return left

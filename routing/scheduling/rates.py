@@ -110,6 +110,8 @@ class _Kind:
         self.engines: dict[str, _Engine] = {}
         self.rows: Rows | None = None
         """Those of its engines; None: to be gathered anew."""
+        self.published: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        """The coefficients that the table was written with."""
 
 
 class _Engine:
@@ -256,13 +258,27 @@ class RateBook:
         """
         for engine in self._stale:
             kind = engine.kind
-            self._table[KV_CAPACITY, engine.row] = engine.kv_capacity
             own = kind.prefill_spread.factor(engine.prefill), kind.step_spread.factor(engine.step)
             self._factors[:, engine.row] = own
         kinds = {id(engine.kind): engine.kind for engine in self._stale}
-        self._stale.clear()
         for kind in kinds.values():
-            self._publish_kind(kind)
+            solved = (kind.first_token.coefficients, kind.step.coefficients)
+            if kind.rows is None or kind.published != solved:
+                kind.published = solved
+                self._publish_kind(kind)
+        for engine in self._stale:
+            self._table[:, engine.row] = self._row_of(engine)
+        for kind in kinds.values():
+            self._table[OUTPUT_TOKENS, kind.rows] = kind.output_tokens
+        self._stale.clear()
+
+    def _row_of(self, engine: _Engine) -> tuple[float, ...]:
+        kind, (slower, longer) = engine.kind, self._factors[:, engine.row].tolist()
+        (overhead_s, prefill_s), (base_s, request_s, context_s) = kind.first_token.coefficients, kind.step.coefficients
+        return (
+            prefill_s * slower, overhead_s * slower, base_s * longer, request_s * longer, context_s * longer,
+            engine.kv_capacity, kind.output_tokens,
+        )  # fmt: skip
 
     def _publish_kind(self, kind: _Kind) -> None:
         if kind.rows is None:
@@ -273,4 +289,3 @@ class RateBook:
         table[PREFILL_S, rows], table[OVERHEAD_S, rows] = prefill_s * slower, overhead_s * slower
         for column, seconds in zip((STEP_BASE_S, STEP_REQUEST_S, STEP_CONTEXT_S), kind.step.coefficients, strict=True):
             table[column, rows] = seconds * longer
-        table[OUTPUT_TOKENS, rows] = kind.output_tokens
