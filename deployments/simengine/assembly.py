@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from hekla.deployments.simengine.core import CoreConfig, EngineCore
 from hekla.deployments.simengine.events import Event
+from hekla.deployments.simengine.handover import Handover
 from hekla.deployments.simengine.intake import Intake
+from hekla.deployments.simengine.meeting import Bootstrap
 from hekla.deployments.simengine.metrics import EngineMetrics
 from hekla.deployments.simengine.models import Models
 from hekla.deployments.simengine.publisher import KvEventPublisher
@@ -76,11 +78,15 @@ class Engine:
         )
         for name, path in settings.adapters:
             self.models.load(name, path)
-        self.intake = Intake(self.models, self._draw_seed, transfers=bool(settings.kv_connector))
+        self._handover = Handover(settings.kv_connector, settings.disaggregation_mode, settings.bootstrap_port)
+        self.intake = Intake(self.models, self._draw_seed, self._handover)
         self.publisher: KvEventPublisher | None = None
         self.runner = Runner(self.core, clock, self.metrics, peer=TcpPeer(), publish=self._publish)
         self.started_at = clock.monotonic()
-        self._side_channel = SideChannel(self.engine_id, self.runner.collect_lease)
+        self._side_channel = SideChannel(self.engine_id, self.runner.collect_lease, clock)
+        self._bootstrap = Bootstrap(
+            self.engine_id, lambda: (settings.side_channel_host, self.core.config.side_channel_port)
+        )
         self._tasks = TaskOwner("simengine")
         self.runner.fault = self._fault()
 
@@ -107,9 +113,11 @@ class Engine:
     async def start(self) -> None:
         """Raises OSError or zmq.ZMQError when a port is taken."""
         settings = self.settings
-        if settings.kv_connector:
+        if self._handover.is_on:
             port = await self._side_channel.start(settings.side_channel_host, settings.side_channel_port)
             self.core.config = replace(self.core.config, side_channel_port=port)
+        if self._handover.meets and settings.bootstrap_port:
+            await self._bootstrap.start(settings.host, settings.bootstrap_port)
         if settings.kv_events.enable_kv_cache_events:
             self.publisher = KvEventPublisher(settings.kv_events, self.clock)
             self.publisher.serve_replays(self._tasks)
@@ -118,6 +126,7 @@ class Engine:
     async def stop(self) -> None:
         await self._tasks.stop()
         await self._side_channel.stop()
+        await self._bootstrap.stop()
         if self.publisher is not None:
             self.publisher.close()
 

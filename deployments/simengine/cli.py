@@ -13,6 +13,7 @@ from hekla.deployments.simengine.publisher import KvEventsConfig
 from hekla.deployments.simengine.settings import Faults, Settings, Timing
 from hekla.deployments.simengine.steps import Linear
 
+BOOTSTRAP_VARIABLE = "VLLM_MOONCAKE_BOOTSTRAP_PORT"
 HOST_VARIABLE, PORT_VARIABLE = "VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"
 
 
@@ -103,6 +104,8 @@ def _add_engine(group: Any) -> None:
     add("--kv-events-config", default="{}", help="vLLM's JSON")
     add("--kv-transfer-config", default="", help="vLLM's JSON; kv_connector, engine_id, kv_load_failure_policy count")
     add("--kv-side-channel-port", type=int, default=None, help=f"0: any free one; default: ${PORT_VARIABLE} or 5600")
+    add("--disaggregation-mode", choices=("prefill", "decode"), default="", help="SGLang's: requests meet in rooms")
+    add("--disaggregation-bootstrap-port", type=int, default=None, help=f"default: ${BOOTSTRAP_VARIABLE} or 8998")
     add("--kv-lease-s", type=_seconds, default=30.0, help="seconds a prefill's blocks wait for the decode engine")
     add("--mean-output-tokens", type=float, default=128.0, help="mean length of an answer that nothing else ends")
 
@@ -136,7 +139,7 @@ def _settings(values: argparse.Namespace, model: str, environment: Mapping[str, 
     policy = transfer.get("kv_load_failure_policy", "fail")
     if policy not in ("fail", "recompute"):
         raise ValueError(f"--kv-transfer-config: kv_load_failure_policy is {policy!r}, not fail or recompute")
-    port = values.kv_side_channel_port
+    port, bootstrap_port = values.kv_side_channel_port, values.disaggregation_bootstrap_port
     return Settings(
         model=model,
         served_names=tuple(values.served_model_name) or (model,),
@@ -160,6 +163,8 @@ def _settings(values: argparse.Namespace, model: str, environment: Mapping[str, 
         faults=_faults(values),
         kv_events=_json("--kv-events-config", values.kv_events_config, KvEventsConfig),
         kv_connector=str(transfer.get("kv_connector") or ""),
+        disaggregation_mode=values.disaggregation_mode,
+        bootstrap_port=int(environment.get(BOOTSTRAP_VARIABLE, "8998")) if bootstrap_port is None else bootstrap_port,
         engine_id=str(transfer.get("engine_id") or ""),
         kv_load_failure=policy,
         side_channel_host=environment.get(HOST_VARIABLE, "127.0.0.1"),

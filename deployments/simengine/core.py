@@ -261,12 +261,14 @@ class EngineCore:
             sequence.preemptions,
         )
 
-    def _hold(self, sequence: Sequence, now: float) -> dict[str, Any]:
+    def _hold(self, sequence: Sequence, now: float) -> dict[str, Any] | None:
         """Put the prompt's blocks under a lease; what the decode engine has to be told."""
         config = self.config
         kept = sequence.blocks[: -(-sequence.prompt_tokens // config.block_size)]
         self.pool.take(kept)
-        lease = self.leases.hold(sequence.request.id, kept, sequence.prompt_tokens, now)
+        lease = self.leases.hold(sequence.request.held_as or sequence.request.id, kept, sequence.prompt_tokens, now)
+        if sequence.request.held_as:
+            return None
         return {
             "do_remote_prefill": True,
             "do_remote_decode": False,

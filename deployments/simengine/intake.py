@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from hekla.deployments.simengine import structured
+from hekla.deployments.simengine.handover import Handover
 from hekla.deployments.simengine.models import Models
 from hekla.deployments.simengine.refusal import Refusal, too_long
-from hekla.deployments.simengine.sequence import EngineRequest, RemoteKv
+from hekla.deployments.simengine.sequence import EngineRequest
 from hekla.deployments.simengine.template import render_chat
 from hekla.deployments.simengine.tokens import VOCAB_SIZE, encode, encode_with_specials
 from hekla.deployments.simengine.wire import ChatRequest, CompletionRequest, MessagesRequest, ResponsesRequest, Sampling
@@ -54,12 +53,12 @@ class Job:
 
 
 class Intake:
-    """`draw_seed` gives a seed to requests that sample without one; `transfers` says whether KV can be handed over."""
+    """`draw_seed` gives a seed to requests that sample without one; `handover` says how KV is handed over, if it is."""
 
-    def __init__(self, models: Models, draw_seed: Callable[[], int], *, transfers: bool) -> None:
+    def __init__(self, models: Models, draw_seed: Callable[[], int], handover: Handover) -> None:
         self._models = models
         self._draw_seed = draw_seed
-        self._transfers = transfers
+        self._handover = handover
 
     def chat(self, body: ChatRequest, public_id: str) -> Job:
         """Raises Refusal."""
@@ -134,7 +133,7 @@ class Intake:
 
     def engine_requests(self, job: Job, serial: int) -> list[EngineRequest]:
         """One per choice, prompt by prompt; `serial` makes ids unique when a client repeats its own."""
-        remote, hold = self._transfer(job.sampling.kv_transfer_params)
+        told = self._handover.told(job.sampling, len(job.prompts[0]))
         sampling = job.sampling
         greedy = sampling.temperature == 0
         requests: list[EngineRequest] = []
@@ -155,23 +154,12 @@ class Intake:
                     ignore_eos=sampling.ignore_eos,
                     stop_token_ids=frozenset(sampling.stop_token_ids or ()),
                     planned=job.planned,
-                    hold_for_decode=hold,
-                    remote=remote,
+                    hold_for_decode=told.holds,
+                    held_as=told.held_as,
+                    remote=told.remote,
                 )
             )
         return requests
-
-    def _transfer(self, params: dict[str, Any] | None) -> tuple[RemoteKv | None, bool]:
-        if not params or not self._transfers:
-            return None, False
-        if not params.get("do_remote_prefill"):
-            return None, bool(params.get("do_remote_decode"))
-        try:
-            wanted = {key: params[f"remote_{key}"] for key in ("engine_id", "request_id", "host", "port")}
-            remote = msgspec.convert(wanted | {"tokens": params.get("remote_num_tokens") or 0}, RemoteKv)
-        except (KeyError, msgspec.ValidationError) as error:
-            raise Refusal(f"kv_transfer_params: do_remote_prefill needs {error}", param="kv_transfer_params") from error
-        return remote, False
 
 
 def _prompts(prompt: Any) -> list[list[int]]:

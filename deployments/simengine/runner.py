@@ -109,7 +109,8 @@ class Runner:
     def collect_lease(self, request_id: str) -> int | None:
         """Serve another engine's pull."""
         tokens = self.core.collect_lease(request_id, self._clock.monotonic())
-        self._wake.set()
+        if tokens is not None:
+            self._wake.set()
         return tokens
 
     def clear_cache(self) -> bool:

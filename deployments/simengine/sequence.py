@@ -21,6 +21,8 @@ class RemoteKv:
     host: str
     port: int
     tokens: int
+    bootstrap: str = ""
+    """URL that tells host and port, when both halves run at the same time: the KV may not be there yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,8 @@ class EngineRequest:
     """Tokens to emit in order instead of sampled ones (structured output); the answer stops after them."""
     hold_for_decode: bool = False
     """Keep the prompt's blocks when finished, under a lease, until another engine has pulled them."""
+    held_as: str = ""
+    """The lease's name when the other engine knows it already, and need not be told; empty: the request's id."""
     remote: RemoteKv | None = None
 
 

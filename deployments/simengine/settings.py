@@ -82,6 +82,10 @@ class Settings:
     kv_events: KvEventsConfig = field(default_factory=KvEventsConfig)
     kv_connector: str = ""
     """Empty: KV is not handed over."""
+    disaggregation_mode: Literal["", "prefill", "decode"] = ""
+    """SGLang's role, in which every request has to name a room; empty: vLLM's ways."""
+    bootstrap_port: int = 8998
+    """Of a prefill engine's bootstrap server; 0: none."""
     engine_id: str = ""
     kv_load_failure: Literal["recompute", "fail"] = "fail"
     side_channel_host: str = "127.0.0.1"
