@@ -46,7 +46,7 @@ class ObserveSettings:
     explain_bytes_max: int = 8192
     """Largest explanation in a header: what most proxies allow for all headers together."""
     decisions_max: int = 256
-    """Latest decisions kept for `/debug/decisions`; with a thousand engines each holds about 50 kB. 0: none."""
+    """Latest decisions kept for `/debug/decisions`; with a thousand engines each holds about 0.2 MB of numbers. 0: none."""
     tracing: TracingSettings = field(default_factory=TracingSettings)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hekla.routing.load_columns import Vector
+from hekla.routing.load_columns import REQUESTS, Vector
 from hekla.routing.scheduling.candidates import Candidates
 from hekla.routing.scheduling.forecast import Forecasts
 from hekla.routing.scheduling.interface import Candidate
@@ -49,7 +49,7 @@ class Decision:
             "engine": candidate.backend.key,
             "total": float(self.totals[i]),
             "scores": {name: float(scores[i]) for name, scores in self.parts.items()},
-            "requests": candidate.load.requests,
+            "requests": int(self.candidates.loads[REQUESTS, i]),
         }
         if self.forecasts is not None and self.forecasts.candidates is self.candidates:
             forecast = self.forecasts[i]

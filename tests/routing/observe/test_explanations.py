@@ -99,7 +99,7 @@ async def test_where_it_is_off_nothing_is_told(start_site: Any, start_backend: A
 def test_a_header_keeps_its_bound_whatever_it_tells_and_is_ascii() -> None:
     candidates = [{"engine": f"namespace/engine-{i}", "total": 0.5, "scores": {"cost": 0.5}} for i in range(64)]
     excluded = {f"namespace/out-{i}": "circuit" for i in range(64)}
-    explained = {
+    explained: dict[str, Any] = {
         "request_id": "r", "model": "modèle-😀" * 10, "match": None, "limits": [], "tries": [],
         "decision": {"chosen": "namespace/engine-0", "candidates": candidates, "excluded": excluded},
     }  # fmt: skip
