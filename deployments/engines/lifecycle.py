@@ -183,9 +183,9 @@ def advance(state: State, event: Event, now: float) -> tuple[State, tuple[Do, ..
         case Spawned():
             if state.phase not in ("Starting", "Fetching"):
                 return state, ()
-            events = {"kv_events": event.kv_events, "kv_replay": event.kv_replay}
+            state = replace(state, kv_events=event.kv_events, kv_replay=event.kv_replay)
             state = replace(state, bootstrap_port=event.bootstrap_port)
-            state = replace(state, address=event.address, pid=event.pid, **events, spawned_at=now)
+            state = replace(state, address=event.address, pid=event.pid, spawned_at=now)
             return _to(state, "Loading", "the engine is starting"), ()
         case Loaded():
             return _loading(state, event), ()

@@ -25,7 +25,6 @@ __all__ = ["HEADROOM", "Forecast", "Forecaster", "Forecasts"]
 
 HEADROOM = 0.95
 """Share of a KV cache from which requests begin to wait for memory: blocks are allocated whole, and some are in use twice."""
-_MEMO = "forecast"
 
 
 class Forecasts(Sequence[Forecast]):
@@ -83,6 +82,7 @@ class Forecaster:
         if not 0.1 <= headroom <= 1.0:
             raise ValueError(f"headroom is {headroom}; allowed: 0.1 to 1 of the KV cache")
         self.knowledge, self.rates, self.headroom = knowledge, rates, headroom
+        self._memo_key = f"forecast.{id(self):x}"
 
     def forecast(self, request: RequestView, candidates: Sequence[Candidate]) -> Forecasts:
         """In the candidates' order. Of the same candidates it is made once."""
@@ -90,12 +90,12 @@ class Forecaster:
         known = self.made(request)
         if known is not None and known.candidates is chosen:
             return known
-        found = request.memo[(_MEMO, id(self))] = self._forecast(request, chosen)
+        found = request.memo[self._memo_key] = self._forecast(request, chosen)
         return found
 
     def made(self, request: RequestView) -> Forecasts | None:
         """Those of the request's last decision, when a plugin asked for them."""
-        known = request.memo.get((_MEMO, id(self)))
+        known = request.memo.get(self._memo_key)
         return known if isinstance(known, Forecasts) and known.now_s == request.now_s else None
 
     def of_chosen(self, request: RequestView, candidate: Candidate) -> Forecast:
@@ -109,7 +109,7 @@ class Forecaster:
 
     def _of_one(self, request: RequestView, candidate: Candidate) -> Forecast:
         """Out of the request's memo when it was asked for this decision already."""
-        key = (_MEMO, id(self), candidate.backend.key)
+        key = f"{self._memo_key}.{candidate.backend.key}"
         known: tuple[float, Forecast] | None = request.memo.get(key)
         if known is not None and known[0] == request.now_s:
             return known[1]

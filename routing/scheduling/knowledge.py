@@ -31,7 +31,7 @@ def prompt_tokens(request: RequestView) -> int:
 
 def matched(request: RequestView, candidates: Candidates, knowledge: PrefixKnowledge) -> Vector:
     """Tokens at the prompt's start that each candidate holds, kept in the request's memo for this decision."""
-    key = ("matched", id(knowledge))
+    key = f"matched.{id(knowledge):x}"
     known: tuple[Candidates, Vector, float] | None = request.memo.get(key)
     if known is not None and known[0].pool is candidates.pool and known[2] == request.now_s:
         before, values, _ = known
@@ -40,7 +40,8 @@ def matched(request: RequestView, candidates: Candidates, knowledge: PrefixKnowl
         if len(candidates) <= len(before):
             at = np.minimum(np.searchsorted(before.positions, candidates.positions), len(before) - 1)
             if np.array_equal(before.positions[at], candidates.positions):
-                return values[at]
+                among: Vector = values[at]
+                return among
     values = np.asarray(knowledge.matched_tokens(request, candidates), dtype=np.float64)
     values = np.minimum(values, prompt_tokens(request))
     request.memo[key] = (candidates, values, request.now_s)
