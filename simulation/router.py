@@ -43,7 +43,7 @@ class RouterReplica:
         self.rates = RateBook(shipped_prior, kind_of)
         forecaster = Forecaster(self.knowledge, self.rates, headroom=policy.headroom)
         parts = PolicyParts(forecaster, lambda group: group % max(1, len(server.backends)))
-        profile = Profile(tuple(policy.filters(parts)), tuple(policy.scorers(parts)))
+        profile = Profile(tuple(policy.filters(parts)), tuple(policy.scorers(parts)), forecaster)
         self.dispatcher = Dispatcher(Planner(profile, self.loads, lambda: 0.0), self.loads, forecaster)
         for backend in every_backend(server):
             self.rates.learn_capacity(backend, capacities[backend.key])

@@ -258,6 +258,6 @@ def test_hand_overs_that_take_long_keep_more_prompts_local(pd: Any) -> None:
         ("transfer_setup_s", -1.0), ("lease_s", -1.0), ("bootstrap_timeout_s", 0.0), ("delayed_min", -1.0),
     ],
 )  # fmt: skip
-def test_wrong_settings_name_the_field_and_the_value(field: str, value: float) -> None:
+def test_wrong_settings_name_the_field_and_the_value(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"disaggregation.{field} is {value}; allowed: "):
         DisaggregationSettings(**{field: value})

@@ -67,7 +67,7 @@ async def test_p2_nixl_sends_the_prefill_answers_parameters_to_the_decode_engine
 
 
 HAND_OVER = HandOver(room=2**62 + 1, transfer_id="t-1", prefill_host="10.0.0.7", bootstrap_port=8998, engine_id="e")
-CARRIED = {
+CARRIED: dict[str, dict[str, Any]] = {
     "http": {},
     "lmcache": {},
     "nixl": {"kv_transfer_params": {"a": 1.5}},
