@@ -46,6 +46,8 @@ class Translation:
             raise
         finally:
             exchange.path, exchange.send = path, send
+            if answering.is_holding:
+                exchange.status = 0  # the client has nothing of it yet: it can still be told what went wrong
         await answering.close()
 
     def _translated(self, path: str, asked: Body, for_engine: bool) -> Translated:
@@ -86,6 +88,11 @@ class Answering:
                 await self._fail(f"the answer is larger than {self._bytes_max} bytes (translation.answer_bytes_max)")
             elif is_last:
                 await self._whole(bytes(self._held))
+
+    @property
+    def is_holding(self) -> bool:
+        """An answer has begun of which nothing has been sent."""
+        return self._held is not None
 
     async def close(self) -> None:
         """After the target has done: a plain answer that never became whole is an error now."""

@@ -85,8 +85,11 @@ async def test_r28_a_provider_without_a_credential_is_503_provider_config(
         site.source.remove(kept)
     else:
         site.source.put(kept)
-    found = lambda: site.ingress.providers.get(("default", "p"))
-    await kit.until(lambda: not found().ready.holds, "the change is known")
+
+    def is_ready() -> bool:
+        return bool(site.ingress.providers.get(("default", "p")).ready.holds)
+
+    await kit.until(lambda: not is_ready(), "the change is known")
     async with site.client.post(CHAT, json={"model": "m", "messages": []}) as response:
         assert response.status == 503
         assert response.headers["retry-after"] == "1"
@@ -94,7 +97,7 @@ async def test_r28_a_provider_without_a_credential_is_503_provider_config(
     assert site.sample("requests_total", error_type="provider_config", status_code="503") == 1
     assert not server.paths
     site.source.put(providers.secret())
-    await kit.until(lambda: found().ready.holds, "the credential is back")
+    await kit.until(is_ready, "the credential is back")
     assert (await site.post())[0] == 200, "no restart is needed"
 
 

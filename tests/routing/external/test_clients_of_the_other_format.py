@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -241,6 +242,26 @@ async def test_an_answer_that_breaks_off_or_is_too_large_is_an_error(external_si
     assert "answer_bytes_max" in body["error"]["message"]
 
 
+async def test_a_plain_answer_that_is_late_is_504_in_the_clients_format(
+    external_site: Any, start_provider: Any
+) -> None:
+    released = asyncio.Event()
+
+    async def begins(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"id":')
+        await released.wait()
+        return response
+
+    site = await external_site((await start_provider(begins)).url)
+    asked = {"model": "m", "max_tokens": 3, "messages": ASK}
+    async with site.client.post("/v1/messages", json=asked, headers={"x-request-timeout": "0.3"}) as response:
+        assert response.status == 504
+        assert (await response.json())["type"] == "error"
+    released.set()
+
+
 async def test_a_local_engine_without_messages_is_asked_for_a_chat_completion(
     start_site: Any, start_backend: Any, kit: Any
 ) -> None:
@@ -250,7 +271,8 @@ async def test_a_local_engine_without_messages_is_asked_for_a_chat_completion(
     url = f"http://127.0.0.1:{site.listener.port}"
     async with anthropic.AsyncAnthropic(base_url=url, api_key="k", max_retries=0) as client:
         told = await client.messages.create(model="m", max_tokens=9, messages=ASK, extra_body={"top_k": 3})
-        assert (told.content[0].text, told.model) == ("hi", "served-m")
+        assert [block.to_dict() for block in told.content] == [{"type": "text", "text": "hi"}]
+        assert told.model == "served-m"
         async with client.messages.stream(model="m", max_tokens=9, messages=ASK) as stream:
             text = "".join([part async for part in stream.text_stream])
     assert [answer.path for answer in backend.requests] == ["/v1/chat/completions"] * 2

@@ -31,7 +31,7 @@ def provider(**spec: Any) -> Json:
     }
 
 
-def secret(labels: Json | None = None, **data: str) -> Json:
+def secret(data: dict[str, str], labels: Json | None = None) -> Json:
     coded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     meta = {"name": "keys", "labels": {CREDENTIAL_LABEL: "true"} if labels is None else labels}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": coded}
@@ -92,12 +92,12 @@ def findings(obj: Json, *secrets: Json) -> tuple[Any, Any]:
     ("secrets", "expected"),
     [
         ([], "CredentialNotFound"),
-        ([secret(other="x")], "CredentialKeyNotFound"),
-        ([secret(labels={}, **{"api-key": "x"})], "CredentialInvalid"),
-        ([secret(**{"api-key": ""})], "CredentialInvalid"),
-        ([secret(**{"api-key": "a\nb"})], "CredentialInvalid"),
-        ([secret(**{"api-key": "é"})], "CredentialInvalid"),
-        ([secret(**{"api-key": "x" * 8193})], "CredentialInvalid"),
+        ([secret({"other": "x"})], "CredentialKeyNotFound"),
+        ([secret({"api-key": "x"}, labels={})], "CredentialInvalid"),
+        ([secret({"api-key": ""})], "CredentialInvalid"),
+        ([secret({"api-key": "a\nb"})], "CredentialInvalid"),
+        ([secret({"api-key": "é"})], "CredentialInvalid"),
+        ([secret({"api-key": "x" * 8193})], "CredentialInvalid"),
     ],
 )
 def test_a_credential_that_can_not_be_had_is_said_in_both_conditions(secrets: list[Json], expected: str) -> None:
@@ -106,7 +106,7 @@ def test_a_credential_that_can_not_be_had_is_said_in_both_conditions(secrets: li
 
 def test_reasons_of_providers_that_are_ready() -> None:
     assert findings(provider()) == ("Ready", "CredentialNotRequired")
-    assert findings(provider(**AUTH), secret(**{"api-key": "sk-1\n"})) == ("Ready", "CredentialResolved")
+    assert findings(provider(**AUTH), secret({"api-key": "sk-1\n"})) == ("Ready", "CredentialResolved")
 
 
 def test_an_object_that_got_in_before_a_rule_did_is_configuration_invalid() -> None:
@@ -127,7 +127,7 @@ def test_an_object_that_got_in_before_a_rule_did_is_configuration_invalid() -> N
 def test_the_credential_goes_where_the_scheme_says(kind: str, scheme: Any, header: str, value: str) -> None:
     auth = {"auth": {**AUTH["auth"], **({"scheme": scheme} if scheme else {})}}
     obj = admit(provider(providerType=kind, **auth))
-    found = resolved(obj, {("default", "keys"): admit(secret(**{"api-key": "sk-1\n"}))}).provider
+    found = resolved(obj, {("default", "keys"): admit(secret({"api-key": "sk-1\n"}))}).provider
     assert found is not None
     assert dict(found.headers) == {header: value}
     assert "sk-1" not in repr(found)
@@ -158,7 +158,7 @@ async def test_the_controller_follows_the_secret() -> None:
     store.create(admit(provider(**AUTH)))
     await clock.advance(1)
     assert condition("Ready") == condition("CredentialsResolved") == ("False", "CredentialNotFound")
-    store.create(admit(secret(**{"api-key": "sk-1"})))
+    store.create(admit(secret({"api-key": "sk-1"})))
     await clock.advance(1)
     assert (condition("Ready"), condition("CredentialsResolved")) == (("True", "Ready"), ("True", "CredentialResolved"))
     assert "sk-1" not in str(store.get(REF)), "a status never holds the value"
