@@ -190,12 +190,14 @@ class Ingress:
             self.gate, self.limits, lambda: self.live.held,
         )  # fmt: skip
         self.desk = Desk(parts, self.observer.decisions, self.identity, clock)
-        self.live.count = EngineMetrics(self.metrics.registry, parts, clock).reloaded
+        self._engine_metrics = EngineMetrics(self.metrics.registry, parts, clock)
+        self.live.count = self._reloaded
         self._live_parts: list[Callable[[RoutingSettings], None]] = [
             lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
             lambda new: self.gate.use(new.admission), lambda new: self.limits.use(new.rate_limits),
             lambda new: self.traffic.use(new.traffic), lambda new: targets.use(new.traffic.failover),
-            lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation), lambda new: self.adapters.use(new.lora),
+            lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation),
+            lambda new: self.adapters.use(new.lora),
             lambda new: self.scraper.use(new.scrape), lambda new: self.log.use(new.access_log),
             lambda new: self.prefix.tokeniser.use(new.prefix.tokeniser), self.identity.use,
             lambda new: self.observer.use(new.observe),
@@ -351,6 +353,10 @@ class Ingress:
         for use in self._live_parts:
             use(settings)
         self.settings = settings
+
+    def _reloaded(self, outcome: str) -> None:
+        self._engine_metrics.reloaded(outcome)
+        self.scheduling.reloaded(outcome)
 
     def _took_table(self, table: RoutingTable) -> None:
         self.metrics.table_synced.set(1)

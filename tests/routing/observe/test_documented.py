@@ -17,6 +17,7 @@ from hekla.routing.access_log import AccessRecord
 from hekla.routing.app import build_ingress
 from hekla.routing.config import RoutingSettings
 from hekla.routing.configuration.live import RESTART
+from hekla.routing.configuration.routing_file import read_routing_file
 from hekla.routing.source import FakeObjectSource
 
 ROOT = Path(__file__).parents[3]
@@ -124,6 +125,15 @@ def test_the_dashboard_asks_only_for_metrics_that_exist(metric_names: set[str]) 
         for name in named:
             assert re.sub(r"_(bucket|sum|count)$", "", name) in metric_names or name in metric_names, name
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+@pytest.mark.parametrize("page", ["admission", "observability", "scheduling"])
+def test_the_pages_examples_of_routing_yaml_are_read_and_change_something(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert examples
+    for example in examples:
+        assert read_routing_file(example, RoutingSettings()).settings != RoutingSettings()
 
 
 @pytest.mark.parametrize("name", RESTART)
