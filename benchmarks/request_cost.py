@@ -19,6 +19,7 @@ import pstats
 import subprocess
 import sys
 import time
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class MemoryClient:
         await self._left
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:
@@ -124,7 +125,7 @@ async def ingress_for(url: str, events: str) -> Ingress:
     )
     ingress = build_ingress(settings, FakeObjectSource(*objects(url, events)), clock=SystemClock(), ids=SeededIds(1))
     await ingress.start()
-    while not (ingress.keeper.synced and ingress.keeper.table.servers):
+    while not (ingress.keeper.synced and ingress.keeper.table.servers):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     return ingress
 
