@@ -27,7 +27,7 @@ def routable_adapters(
     servers: Iterable[Json], usable: Mapping[tuple[str, str], ModelServer]
 ) -> list[tuple[str, Route]]:
     """A route for each adapter that its ModelServer declares `routable`, the oldest server's first."""
-    found = []
+    found: list[tuple[str, Route]] = []
     for obj in sorted(
         servers, key=lambda obj: (obj["metadata"].get("creationTimestamp") or "", obj["metadata"]["name"])
     ):
