@@ -27,7 +27,7 @@ from hekla.routing.disaggregation import AllTried, NothingReady, Plan
 from hekla.routing.exchange import Exchange
 from hekla.routing.metrics import RouterMetrics, backend_labels
 from hekla.routing.pairs.bootstrap import Bootstraps
-from hekla.routing.pairs.flow import PairFlow
+from hekla.routing.pairs.flow import PairFlow, PairParts
 from hekla.routing.refusal import EngineRefusal, Refusal
 from hekla.routing.relay import Relay
 from hekla.routing.scheduling.dispatch import Dispatcher
@@ -56,10 +56,11 @@ class Proxy:
             traffic,
             Relay(metrics, clock, held_bytes_max=settings.upstream.answer_held_bytes_max),
         )
+        bootstraps = Bootstraps(upstream.page, settings.disaggregation, clock)
         self._pairs = PairFlow(
-            settings.disaggregation, self._ask, self._relay.relay, trips=self._trips, transfers=dispatcher.transfers,
-            bootstraps=Bootstraps(upstream.page, settings.disaggregation, clock), clock=clock, ids=ids,
-            answer_bytes_max=settings.upstream.prefill_body_bytes_max,
+            settings.disaggregation,
+            PairParts(self._ask, self._relay.relay, self._trips, dispatcher.transfers, bootstraps),
+            clock=clock, ids=ids, answer_bytes_max=settings.upstream.prefill_body_bytes_max,
         )  # fmt: skip
         self._continuation = Continuation(
             settings.continuation, upstream, plan=self._plan, attempt=self._attempt, server_now=server_now,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -47,15 +48,25 @@ class Ask(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True)
+class PairParts:
+    ask: Ask
+    """Sends one request to an engine."""
+    relay: Use
+    """Hands the decode engine's answer to the client."""
+    trips: Trips
+    transfers: Transfers
+    bootstraps: Bootstraps
+
+
 class PairFlow:
-    """`ask` sends one request, `relay` hands the decode engine's answer to the client."""
+    """`answer_bytes_max` bounds a prefill engine's answer."""
 
     def __init__(
-        self, settings: DisaggregationSettings, ask: Ask, relay: Use, *, trips: Trips, transfers: Transfers,
-        bootstraps: Bootstraps, clock: Clock, ids: Ids, answer_bytes_max: int,
-    ) -> None:  # fmt: skip
-        self._settings, self._ask, self._relay, self._trips = settings, ask, relay, trips
-        self._transfers, self._bootstraps, self._clock, self._ids = transfers, bootstraps, clock, ids
+        self, settings: DisaggregationSettings, parts: PairParts, *, clock: Clock, ids: Ids, answer_bytes_max: int
+    ) -> None:
+        self._settings, self._ask, self._relay, self._trips = settings, parts.ask, parts.relay, parts.trips
+        self._transfers, self._bootstraps, self._clock, self._ids = parts.transfers, parts.bootstraps, clock, ids
         self._answer_bytes_max, self._tasks = answer_bytes_max, TaskOwner("prefill")
 
     async def run(self, call: Call, plan: Plan) -> None:
