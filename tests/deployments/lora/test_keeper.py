@@ -30,7 +30,7 @@ LAUNCH: dict[str, Any] = {
     "modelUri": "base",
     "servedModelName": "base",
     "healthPeriodS": 0.1,
-    "args": ["--enable-lora", "--max-loras", "1", "--hardware", "L4", "--time-scale", "0.2"],
+    "args": ["--enable-lora", "--max-loras", "1", "--max-model-len", "2048", "--time-scale", "0.2"],
 }
 
 
@@ -51,6 +51,7 @@ async def until(supervisor: Supervisor, holds: Callable[[dict[str, Any]], bool])
     report = await supervisor.report(0, 0)
     async with asyncio.timeout(DEADLINE_S):
         while not holds(report):
+            assert report["phase"] != "Failed", report
             report = await supervisor.report(report["version"], 1.0)
     return report
 
@@ -92,12 +93,14 @@ async def test_an_adapter_is_not_unloaded_under_its_requests(supervisor: Supervi
     await supervisor.set_adapters("default/s", asks("a"))
     report = await until(supervisor, lambda found: states(found) == {"a": "Loaded"})
     body = {"model": "a", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
-    async with aiohttp.ClientSession(report["address"]) as session:
-        async with session.post("/v1/completions", json=body) as answer:
-            await answer.content.readline()
-            await supervisor.set_adapters("default/s", asks("b"))
-            text = (await answer.read()).decode()
-            held = await served(session)
+    async with (
+        aiohttp.ClientSession(report["address"]) as session,
+        session.post("/v1/completions", json=body) as answer,
+    ):
+        await answer.content.readline()
+        await supervisor.set_adapters("default/s", asks("b"))
+        text = (await answer.read()).decode()
+        held = await served(session)
     assert text.rstrip().endswith("[DONE]")
     assert "a" in held, "its slot is its own until its request has ended"
     await until(supervisor, lambda found: states(found) == {"b": "Loaded"})
@@ -231,7 +234,7 @@ def test_a_folder_that_does_not_fit_is_refused_with_the_reason(tmp_path: Path, c
 
 
 def test_a_folder_without_weights_or_configuration_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Permanent, match="has no weights; allowed: adapter_model.safetensors"):
+    with pytest.raises(Permanent, match=r"has no weights; allowed: adapter_model.safetensors"):
         check_folder(tmp_path, 0)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
     with pytest.raises(Permanent, match=r"adapter_config.json can't be read"):

@@ -20,7 +20,9 @@ TOKENS = 40
 
 def booster(simulated: Callable[..., Any], *adapters: str) -> dict[str, Any]:
     """Two engines of one slot each; a request takes about half a second."""
-    made: dict[str, Any] = simulated(NAME, replicas=2, config={"max-loras": "1", "hardware": "L4", "time-scale": "0.5"})
+    made: dict[str, Any] = simulated(
+        NAME, replicas=2, config={"max-loras": "1", "max-model-len": "2048", "time-scale": "0.5"}
+    )
     made["spec"]["backend"]["loraAdapters"] = [{"name": name, "uri": f"/adapters/{name}"} for name in adapters]
     return made
 
