@@ -169,7 +169,8 @@ def test_sources_are_where_the_engine_is_known_to_be() -> None:
     )
     assert sources_of({"0": {"endpoint": "tcp://*:1"}}, "tcp://[fe80::1]:9")[0].endpoint == "tcp://[fe80::1]:1"
     assert sources_of({"0": {"endpoint": "ipc:///a"}}, "ipc:///b")[0].endpoint == "ipc:///a"
-    for wrong in (None, [], "x", 3):
+    wrongs: list[Any] = [None, [], "x", 3]
+    for wrong in wrongs:
         assert sources_of(wrong, "tcp://10.0.0.7:5557") == ()
 
 
