@@ -61,12 +61,17 @@ class PairCost:
 
     def __init__(self, offers: Callable[[Candidates], Offers]) -> None:
         self._offers = offers
-        self.last: Offers | None = None
+        self._known: tuple[Candidates, Offers] | None = None
+
+    def offers(self, candidates: Candidates) -> Offers:
+        """Made once as long as the candidates stay the same."""
+        if self._known is None or self._known[0] is not candidates:
+            self._known = (candidates, self._offers(candidates))
+        return self._known[1]
 
     def score(self, request: RequestView, candidates: Collection[Candidate]) -> Vector:
         assert isinstance(candidates, Candidates)
-        self.last = self._offers(candidates)
-        return relative(self.last.price_s, NOTICEABLE_S)
+        return relative(self.offers(candidates).price_s, NOTICEABLE_S)
 
 
 class PairChooser:
@@ -97,16 +102,14 @@ class PairChooser:
         kept, busy = self._prefill_kept(profile, ask)
         side = prices.prefill_side(ask.request, kept, len(ask.partners.prefill))
         scorer = PairCost(lambda candidates: self._offers(prices, ask, candidates, side))
-        first = self._offers(prices, ask, ask.decode, side)
-        able = self._able(ask.decode, first)
+        able = self._able(ask.decode, scorer.offers(ask.decode))
         if not able:
             raise busy or NoPair
         scorers: tuple[tuple[Scorer, float], ...] = tuple(
             (scorer if isinstance(known, Cost) else known, weight) for known, weight in profile.scorers
         )
         decision = self._schedule(dataclasses.replace(profile, scorers=scorers), ask, able)
-        # A single candidate is not scored.
-        return self._as_chosen(ask, decision, scorer.last or self._offers(prices, ask, decision.candidates, side))
+        return self._as_chosen(ask, decision, scorer.offers(decision.candidates))
 
     def _in_turn(self, profile: Profile, ask: Ask, prices: Prices | None = None) -> Chosen:
         """The decode engine as the profile likes it, then the prefill engine likewise."""
