@@ -140,7 +140,7 @@ class Ingress:
             clock=clock, on_change=self.metrics.plugin.clear, disaggregation=settings.disaggregation,
         )  # fmt: skip
         self.traffic = Traffic(settings.traffic, loads=self.loads, metrics=self.metrics, ids=ids)
-        proxy = Proxy(
+        self._proxy = Proxy(
             settings, upstream, self.scheduling.dispatcher, metrics=self.metrics, clock=clock, ids=ids, traffic=self.traffic,
             server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
         )  # fmt: skip
@@ -149,29 +149,15 @@ class Ingress:
             sink=HttpUsageSink(lambda: upstream.session, platform_url, platform_token),
         )  # fmt: skip
         self.mirror = Mirror(settings.traffic.mirror, upstream, self.metrics.traffic, ids=ids, tasks=self._tasks)
-        outputs = OutputEstimator()
-        self.limits = RateLimits(
-            settings.rate_limits, outputs=outputs, exceeded=self.metrics.admission.limited, clock=clock
-        )
-        self.gate = Gate(
-            settings.admission, proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
-            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
-            metrics=self.metrics.admission, clock=clock, tasks=self._tasks,
-        )  # fmt: skip
-        self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
-        self.gate.on_service = self.limits.ledger.taken
-        self.gossip.ejections, self.gossip.sessions = self.traffic.health, self.traffic.sessions
-        self.gossip.routes = RouteSharing(
-            self.prefix.approximate, self.engine_keys, bytes_per_s=settings.gossip.routes_bytes_per_s
-        )
+        self._build_doors(settings)
         self.observer = Observer(settings.observe, tracer_of(settings.observe), clock)
-        dry_run = DryRun(proxy.plan_first, self.prefix.prepare, self.limits, self.gate, clock)
+        dry_run = DryRun(self._proxy.plan_first, self.prefix.prepare, self.limits, self.gate, clock)
         self.adapters = AdapterService(
             settings.lora, HttpDemandSink(lambda: upstream.session, platform_url, platform_token),
             lambda key: self.keeper.table.servers.get(key), replica=self._id_prefix,
             metrics=LoraMetrics(self.metrics.registry), clock=clock, retry_after_s=settings.retry_after_s,
         )  # fmt: skip
-        engines = EngineTarget(Gated(self.gate, proxy.serve), self.prefix.prepare, settings.continuation, self.adapters)
+        engines = EngineTarget(Gated(self.gate, self._proxy.serve), self.prefix.prepare, settings.continuation, self.adapters)
         translation = Translation(settings.translation, clock, event_bytes_max=settings.limits.event_bytes_max)
         self.providers = ProviderBook(source, settings.watch, clock=clock, ids=ids)
         self.external = ProviderTarget(
@@ -185,15 +171,40 @@ class Ingress:
             doors=Doors(self.identity, self.limits), records=Records(self.metrics, self.log, self.observer, dry_run),
             clock=clock, ids=ids, tasks=self._tasks,
         )  # fmt: skip
+        self._build_desk(engines, targets)
+        self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
+        self._started = False
+        self.is_draining = False
+
+    def _build_doors(self, settings: RoutingSettings) -> None:
+        """What a request passes before it is scheduled, and what of it the other replicas are told."""
+        outputs = OutputEstimator()
+        self.limits = RateLimits(
+            settings.rate_limits, outputs=outputs, exceeded=self.metrics.admission.limited, clock=self._clock
+        )
+        self.gate = Gate(
+            settings.admission, self._proxy.plan_first, self.scheduling.dispatcher, outputs=outputs,
+            server_now=lambda key: self.keeper.table.servers.get(key) if self.keeper.table else None,
+            metrics=self.metrics.admission, clock=self._clock, tasks=self._tasks,
+        )  # fmt: skip
+        self.gossip.sharing, self.limits.on_service = self.limits.ledger, self.gate.served_elsewhere
+        self.gate.on_service = self.limits.ledger.taken
+        self.gossip.ejections, self.gossip.sessions = self.traffic.health, self.traffic.sessions
+        self.gossip.routes = RouteSharing(
+            self.prefix.approximate, self.engine_keys, bytes_per_s=settings.gossip.routes_bytes_per_s
+        )
+
+    def _build_desk(self, engines: EngineTarget, targets: Targets) -> None:
+        """What can be looked into, and what takes other settings while it runs."""
         parts = Parts(
             lambda: self.settings, lambda: self.keeper.table, self.loads, self.scheduling, self.traffic, self.prefix,
             self.gate, self.limits, lambda: self.live.held,
         )  # fmt: skip
-        self.desk = Desk(parts, self.observer.decisions, self.identity, clock)
-        self._engine_metrics = EngineMetrics(self.metrics.registry, parts, clock)
+        self.desk = Desk(parts, self.observer.decisions, self.identity, self._clock)
+        self._engine_metrics = EngineMetrics(self.metrics.registry, parts, self._clock)
         self.live.count = self._reloaded
         self._live_parts: list[Callable[[RoutingSettings], None]] = [
-            lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, proxy.use,
+            lambda new: self.scheduling.use(new.scheduling, new.limits), self.gateway.use, self._proxy.use,
             lambda new: self.gate.use(new.admission), lambda new: self.limits.use(new.rate_limits),
             lambda new: self.traffic.use(new.traffic), lambda new: targets.use(new.traffic.failover),
             lambda new: self.mirror.use(new.traffic.mirror), lambda new: engines.use(new.continuation),
@@ -202,9 +213,6 @@ class Ingress:
             lambda new: self.prefix.tokeniser.use(new.prefix.tokeniser), self.identity.use,
             lambda new: self.observer.use(new.observe),
         ]  # fmt: skip
-        self._platform = PlatformProxy(upstream, platform_url, settings, platform_token)
-        self._started = False
-        self.is_draining = False
 
     @property
     def is_synced(self) -> bool:
