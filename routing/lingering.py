@@ -19,13 +19,16 @@ LINGER_S = 30.0
 """In all; 100 MB at 27 Mbit/s."""
 
 
-async def drop_rest(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> int:
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+async def drop_rest(receive: Receive, *, silence_s: float = SILENCE_S, linger_s: float = LINGER_S) -> int:
     """Reads a request's body to its end, or to the first of the bounds. Returns how many bytes were dropped."""
     dropped = 0
     try:
-        async with asyncio.timeout(LINGER_S):
+        async with asyncio.timeout(linger_s):
             while dropped < DROPPED_BYTES_MAX:
-                async with asyncio.timeout(SILENCE_S):
+                async with asyncio.timeout(silence_s):
                     message = await receive()
                 dropped += len(message.get("body", b""))
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
