@@ -157,7 +157,9 @@ class Ingress:
             lambda key: self.keeper.table.servers.get(key), replica=self._id_prefix,
             metrics=LoraMetrics(self.metrics.registry), clock=clock, retry_after_s=settings.retry_after_s,
         )  # fmt: skip
-        engines = EngineTarget(Gated(self.gate, self._proxy.serve), self.prefix.prepare, settings.continuation, self.adapters)
+        engines = EngineTarget(
+            Gated(self.gate, self._proxy.serve), self.prefix.prepare, settings.continuation, self.adapters
+        )
         translation = Translation(settings.translation, clock, event_bytes_max=settings.limits.event_bytes_max)
         self.providers = ProviderBook(source, settings.watch, clock=clock, ids=ids)
         self.external = ProviderTarget(

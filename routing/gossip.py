@@ -91,7 +91,9 @@ def unpack(data: bytes, settings: GossipSettings) -> Datagram:
         raise ValueError("a count is negative")
     if not all(math.isfinite(entry.total) and math.isfinite(entry.used) for entry in datagram.budgets):
         raise ValueError("a budget's number is none")
-    if not all(math.isfinite(left_s) for left_s in (*datagram.ejected.values(), *(s.left_s for s in datagram.sessions))):
+    if not all(
+        math.isfinite(left_s) for left_s in (*datagram.ejected.values(), *(s.left_s for s in datagram.sessions))
+    ):
         raise ValueError("the time of an ejection or a session is none")
     return datagram
 

@@ -38,7 +38,9 @@ class RouterMetrics:
         self.prefill = h("request_prefill_duration_seconds", "Upstream, until the first byte of the answer", request)
         self.decode = h("request_decode_duration_seconds", "Upstream, from the first byte to the last", request)
         self.prefill_decisions = c(
-            "prefill_decisions_total", "Where prompts were computed, and why", ("model", "model_server", "way", "reason")
+            "prefill_decisions_total",
+            "Where prompts were computed, and why",
+            ("model", "model_server", "way", "reason"),
         )
         self.tokens = c("tokens_total", "Tokens by the engine's count", ("model", "path", "token_type", *_BACKEND))
         self.retries = c("retries_total", "Further tries on an engine", ("model", "model_server", "reason"))

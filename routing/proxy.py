@@ -265,7 +265,9 @@ class Proxy:
 
     async def _refuse_to_relay_failure(self, call: Call, response: aiohttp.ClientResponse, engine: str) -> None:
         # A declared adapter that this engine has just unloaded is another's by now.
-        is_elsewhere = response.status == 404 and call.view.is_adapter and call.view.upstream_model in call.server.adapters
+        is_elsewhere = (
+            response.status == 404 and call.view.is_adapter and call.view.upstream_model in call.server.adapters
+        )
         if response.status not in RETRIED_STATUSES and not is_elsewhere:
             return
         detail = await self._error_body(response)

@@ -106,7 +106,7 @@ class Delivered:
     choices: dict[int, Choice] = field(default_factory=dict)
     has_usage: bool = False
     """The closing usage event was among it."""
-    bytes: int = 0
+    size_bytes: int = 0
 
     def take(self, data: bytes) -> None:
         """One event's data. Raises msgspec.DecodeError (a ValueError) on what is no chunk of a known shape."""
@@ -143,7 +143,7 @@ class Delivered:
     def _take_prompt(self, ids: list[int]) -> None:
         if not self.prompt:
             self.prompt = array("I", ids)
-            self.bytes += 4 * len(ids)
+            self.size_bytes += 4 * len(ids)
 
     def _take_choice(self, one: _Choice) -> None:
         choice = self.choices.get(one.index)
@@ -154,7 +154,7 @@ class Delivered:
             gained = self._take_delta(choice, one.delta)
         if one.token_ids:
             choice.tokens.extend(one.token_ids)
-            self.bytes += 4 * len(one.token_ids)
+            self.size_bytes += 4 * len(one.token_ids)
         elif gained:
             choice.untold = True
         if gained:
@@ -190,7 +190,7 @@ class Delivered:
         if written is None:
             written = choice.texts[channel] = StringIO(newline="")
         written.write(text)
-        self.bytes += len(text)
+        self.size_bytes += len(text)
         return True
 
 
@@ -246,7 +246,7 @@ class Record:
             self._delivered.take_stream(raw)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self._give_up(f"its events could not be read: {error}")
-        if self._delivered.bytes > self._bytes_max:
+        if self._delivered.size_bytes > self._bytes_max:
             self._give_up(f"more than {self._bytes_max} bytes of it had been delivered (continuation.record_bytes_max)")
 
     def _give_up(self, reason: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -39,7 +40,8 @@ class DirectoryBuilder:
         by_id = self._by_id(keys, Directory(found), problems)
         prices: dict[str, Price] = {}
         for obj in routes:
-            for price in _read(_prices, obj, problems, []):
+            none: list[Price] = []
+            for price in _read(_prices, obj, problems, none):
                 prices.setdefault(price.model, price)
         return Directory(found, by_id, prices, problems)
 
@@ -57,7 +59,8 @@ class DirectoryBuilder:
             tenant = tenants.tenant(_tenant_named_by(obj))
             known = self._keys.get(id(obj))
             if known is None or known[1] is not tenant:
-                known = (obj, tenant, _read(lambda one, of=tenant: _keys(one, of), obj, problems, []))
+                none: list[Key] = []
+                known = (obj, tenant, _read(partial(_keys, tenant=tenant), obj, problems, none))
             kept[id(obj)] = known
             for key in known[2]:
                 if key.id in by_id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Pool:
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = make(self)
-        return found  # type: ignore[no-any-return]  # what the same key's `make` returned
+        return cast(Kept, found)  # what the same key's `make` returned
 
 
 class Candidates(Sequence[Candidate]):
@@ -115,7 +115,7 @@ class Candidates(Sequence[Candidate]):
         candidates = self.pool.candidates
         if isinstance(index, slice):
             return [candidates[position] for position in self.positions[index].tolist()]
-        return candidates[self.positions[index]]
+        return candidates[int(self.positions[index])]
 
     def __len__(self) -> int:
         return len(self.positions)

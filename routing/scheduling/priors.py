@@ -29,7 +29,7 @@ class _Row(NamedTuple):
 
     model: str
     accelerators: str
-    count: int
+    devices: int
     prefill_tokens_s: float
     step_alone_ms: float
     step_of_64_ms: float

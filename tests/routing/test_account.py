@@ -14,7 +14,8 @@ from hekla.routing.access_log import AccessLog, AccessRecord, json_line, text_li
 from hekla.routing.config import AccessLogSettings, RoutingSettings
 from hekla.routing.metrics import RouterMetrics
 from hekla.routing.scheduling.catalog import FILTERS, SCORERS
-from hekla.routing.usage import EventRelay, JsonTail, Usage, split_events
+from hekla.routing.sse import split_events
+from hekla.routing.usage import EventRelay, JsonTail, Usage
 
 DOCS = "\n".join(page.read_text() for page in (Path(__file__).parents[2] / "docs").glob("*.md"))
 
@@ -83,10 +84,7 @@ async def test_metrics_are_served_and_balance(start_site: Any, start_backend: An
         'hekla_router_requests_total{backend_name="default/s",backend_type="model_server",error_type="",model="m",'
         'model_route="default/r",path="/v1/chat/completions",status_code="200",upstream_model="served-m"} 3.0'
     ) in text
-    assert (
-        'hekla_router_scheduler_plugin_duration_seconds_count{model="m",plugin="cost",type="score"} 3.0'
-        in text
-    )
+    assert 'hekla_router_scheduler_plugin_duration_seconds_count{model="m",plugin="cost",type="score"} 3.0' in text
     assert "hekla_router_active_requests 0.0" in text
     assert site.sample("active_upstream_requests") == 0
 

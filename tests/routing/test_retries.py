@@ -172,9 +172,7 @@ async def test_busy_engines_are_a_429_with_retry_after_and_not_an_error(
 ) -> None:
     # The reference answers 400 "can't schedule" when every pod is overloaded (its defect 3).
     backend = await start_backend()
-    settings = RoutingSettings(
-        limits=LimitSettings(engine_requests_max=10), admission=AdmissionSettings(enabled=False)
-    )
+    settings = RoutingSettings(limits=LimitSettings(engine_requests_max=10), admission=AdmissionSettings(enabled=False))
     site = await start_site(*kit.objects(backend), settings=settings)
     site.ingress.loads.load("default/e0").peers = Counts(10, 0, 0)
     async with site.client.post("/v1/completions", json={"model": "m", "prompt": "x"}) as response:

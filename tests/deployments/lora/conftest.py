@@ -34,7 +34,7 @@ class VirtualSupervisor(FakeSupervisor):
 
 
 def serving(replicas: int, *args: str) -> Json:
-    container = {"name": "engine", "image": "v1", "args": ["--model", "/models/m", *args]}
+    container: Json = {"name": "engine", "image": "v1", "args": ["--model", "/models/m", *args]}
     container |= {"resources": {"requests": {"cpu": "1"}}}
     template = {"metadata": {"annotations": {"hekla.io/engine": "simulated"}}, "spec": {"containers": [container]}}
     role = {"name": "server", "replicas": 1, "workerReplicas": 0, "entryTemplate": template}

@@ -58,4 +58,5 @@ def test_serve_finds_the_hook_by_the_path_in_its_environment() -> None:
     path = PlatformSettings(data_plane="haproxy").serve_environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
     module, _, name = path.partition(":")
     assert (module, name) == (middlewares.__module__, middlewares.__name__)
-    assert [middleware.cls for middleware in middlewares()] == [StraightToIngress]
+    classes: list[Any] = [middleware.cls for middleware in middlewares()]
+    assert classes == [StraightToIngress]

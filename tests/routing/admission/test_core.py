@@ -262,7 +262,8 @@ def test_the_scheduler_is_asked_a_bounded_number_of_times_in_vain() -> None:
 
 
 def test_each_admission_is_committed_before_the_next_is_decided() -> None:
-    queue, load = core(), []
+    queue = core()
+    load: list[Any] = []
     fill(queue, *(item(str(n)) for n in range(9)))
     queue.next(0.0, lambda _: Choice("e", fits=len(load) < 3), commit=load.append)
     assert len(load) == 3

@@ -7,6 +7,8 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -34,11 +36,10 @@ class Place:
     """`slots` servers; a request holds one for as long as its tokens take."""
 
     def __init__(
-        self, tenants: list[Tenant], *, slots: int = 4, seed: int = 0, guess: int = 0, **settings: float
+        self, tenants: list[Tenant], *, slots: int = 4, seed: int = 0, guess: int = 0, **settings: Any
     ) -> None:
-        self.core = AdmissionCore(
-            AdmissionSettings(**{"timeout_s": 1e9, "queue_max": 10**6, "tenant_queue_max": 10**6, **settings})
-        )  # type: ignore[arg-type]
+        wide: dict[str, Any] = {"timeout_s": 1e9, "queue_max": 10**6, "tenant_queue_max": 10**6}
+        self.core = AdmissionCore(AdmissionSettings(**wide | settings))
         self.tenants = {tenant.name: tenant for tenant in tenants}
         self._slots, self._chance, self._guess = slots, random.Random(seed), guess
         self._order = itertools.count()
@@ -56,7 +57,7 @@ class Place:
                 self._arrive_next(tenant)
             else:
                 self.core.settle(ended.id, Spent(*ended.payload), now_s)
-            self.core.next(now_s, self._choose, commit=lambda admitted, now_s=now_s: self._start(admitted, now_s))
+            self.core.next(now_s, self._choose, commit=partial(self._start, now_s=now_s))
         self.core.check()
 
     def _arrive_next(self, tenant: Tenant) -> None:

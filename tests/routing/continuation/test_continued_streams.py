@@ -13,7 +13,7 @@ from hekla.routing.continuation.settings import ContinuationSettings
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 GREEDY = {"temperature": 0, "max_tokens": 12}
 MESSAGES = [{"role": "user", "content": "Tell me of volcanoes."}]
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "json_schema",
     "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}}},
 }  # fmt: skip
@@ -59,7 +59,7 @@ async def test_stop_strings_are_found_wherever_the_stream_broke(start_pool: Any)
     text = plain.texts["0.text"]
     for stop in (text[13:19], text[20:22], text[9:33]):
         for shown in (False, True):
-            body = GREEDY | {
+            body: dict[str, Any] = GREEDY | {
                 "prompt": "Once upon a time",
                 "stop": [stop, "never there"],
                 "include_stop_str_in_output": shown,

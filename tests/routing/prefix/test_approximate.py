@@ -158,7 +158,8 @@ Act = st.tuples(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(Act, max_size=40), st.integers(2, 12))
 def test_whatever_happens_bits_and_entries_agree_and_stay_bounded(lab: Any, acts: list[Any], room: int) -> None:
-    index, flying = lab.approximate(entries_max=room), {}
+    index = lab.approximate(entries_max=room)
+    flying: dict[Any, Any] = {}
     for act, engine, family, length in acts:
         key = (engine, family, length)
         if act == "route":

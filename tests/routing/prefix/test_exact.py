@@ -244,7 +244,8 @@ Act = st.tuples(
 @given(st.lists(Act, max_size=30), st.text("ab", max_size=24))
 def test_the_index_agrees_with_a_naive_one(lab: Any, acts: list[Any], asked: str) -> None:
     """The naive one keeps, per engine and rank, a list of (tier, prompt up to a block's end) with copies."""
-    index, naive = lab.exact(host_memory_credit=0.5, storage_credit=0.25), {}
+    index = lab.exact(host_memory_credit=0.5, storage_credit=0.25)
+    naive: dict[Any, Any] = {}
     for act, engine, rank, tier, prompt, at in acts:
         held = naive.setdefault((engine, rank), [])
         if act == "store":

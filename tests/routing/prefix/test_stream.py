@@ -198,7 +198,8 @@ def test_too_much_heard_during_a_replay_ends_it() -> None:
 @given(st.data())
 def test_whatever_is_lost_nothing_is_out_of_order_and_what_is_called_complete_is(data: st.DataObject) -> None:
     """An engine that publishes, loses messages, forgets old ones and restarts; the listener must end up with its history."""
-    following, history, clock = Following(held_max=20), [], 0.0
+    following, clock = Following(held_max=20), 0.0
+    history: list[Any] = []
     buffer = data.draw(st.integers(1, 30), "buffer")
     following.note(following.stream.probe())
     pending = [0]

@@ -42,7 +42,8 @@ class Engine:
 
     def serve(self, prompt: str, *, tells: bool = True) -> None:
         """What an engine does with its cache for one request; when it does not tell, the batch is lost on the way."""
-        tokens, hashes = list(map(ord, prompt)), []
+        tokens = list(map(ord, prompt))
+        hashes: list[Any] = []
         for at in range(0, len(tokens) - self.size + 1, self.size):
             hashes.append(block_hash(hashes[-1] if hashes else None, tokens[at : at + self.size]))
         held = self.pool.match(hashes)

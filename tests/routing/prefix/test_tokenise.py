@@ -239,5 +239,6 @@ async def test_an_engine_that_is_away_is_no_error(make: Any) -> None:
 
 async def test_messages_that_are_none_are_the_engines_to_refuse(make: Any, folder: Path) -> None:
     tokeniser, _ = make()
-    for messages in (7, [3], [{}], [{"role": "user", "content": None}]):
+    bad: list[Any] = [7, [3], [{}], [{"role": "user", "content": None}]]
+    for messages in bad:
         assert await tokeniser.tokens(CHAT, body(messages=messages), "m", Teacher("http://e", str(folder))) is None
