@@ -187,6 +187,14 @@ class EngineLoad:
         self._columns.table[col.FOREIGN, self.row] = beyond
         self._columns.table[col.FOREIGN_WAITING, self.row] = min(beyond, waiting)
 
+    def set_memory(self, kv_usage: float | None) -> None:
+        """What it reports now of its KV cache, beside what is counted now: prefixes shared among replicas count twice.
+
+        A lone replica's own count is exact and newer than any report.
+        """
+        self.kv_usage = kv_usage
+        self._columns.table[col.KV_AT_REPORT, self.row] = self.kv_tokens if self._peers.kv_tokens else col.UNKNOWN
+
     @property
     def vector(self) -> Vector:
         """Its row, by column."""
@@ -284,7 +292,8 @@ class LoadBook:
         """What the engine itself says of its KV cache and its adapters; None: it does not, or too long ago."""
         if engine in self._known:
             load = self.load(engine)
-            load.kv_usage, load.adapters = kv_usage, adapters
+            load.adapters = adapters
+            load.set_memory(kv_usage)
 
     def forget(self, known: set[str]) -> None:
         """From now on these engines are in the table: drop all others that have no work, now and as it ends."""

@@ -31,10 +31,12 @@ TPOT_S: Final = 13
 WARMUP_SHARE: Final = 14
 FOREIGN: Final = 15
 FOREIGN_WAITING: Final = 16
-WIDTH: Final = 17
+KV_AT_REPORT: Final = 17
+"""What was counted as held (`KV`) when the engine last reported `KV_USAGE`; unknown while only this replica counts."""
+WIDTH: Final = 18
 
 UNKNOWN: Final = float("nan")
-_FRESH: Final = (0, 0, 0, 0, 0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, float("-inf"), 0, UNKNOWN, UNKNOWN, 1, 0, 0)
+_FRESH: Final = (0, 0, 0, 0, 0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, float("-inf"), 0, UNKNOWN, UNKNOWN, 1, 0, 0, UNKNOWN)
 
 
 class LoadColumns:

@@ -99,7 +99,7 @@ class RouterReplica:
 
     def hear_report(self, engine: str, running: int, waiting: int, kv_usage: float) -> None:
         self.loads.report(engine, running, waiting)
-        self.loads.load(engine).kv_usage = kv_usage
+        self.loads.report_memory(engine, kv_usage, None)
 
     def lose(self, engine: str, server: ModelServer) -> None:
         """The engine is gone from the table."""

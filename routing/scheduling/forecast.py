@@ -145,8 +145,8 @@ class Forecaster:
 
     def _memory(self, f: Forecasts, loads: Vector, speed: Vector) -> None:
         """Waiting for memory: as many of the mean request must end as make up what is missing, one per O·step/n."""
-        capacity, held = speed[rate.KV_CAPACITY], loads[col.KV]
-        is_known = capacity > 0
+        capacity = speed[rate.KV_CAPACITY]
+        is_known, held = capacity > 0, _held(loads, capacity)
         room = np.where(is_known, capacity, 1.0)
         reported = np.fmax(loads[col.KV_USAGE], 0.0)  # fmax passes over what is unknown (NaN)
         f.kv_share = np.where(is_known, (held + f.uncached_tokens) / room, reported)
@@ -166,3 +166,16 @@ def _still_queued(loads: Vector, token_s: Vector, now_s: float) -> Vector:
     done = np.minimum(np.maximum((now_s - loads[col.HEAD_SINCE_S]) / token_s, 0.0), head * HEAD_DONE_MAX)
     left: Vector = np.maximum(loads[col.PREFILL] - done, 0.0) + FOREIGN_PROMPT_TOKENS * loads[col.FOREIGN_WAITING]
     return left
+
+
+def _held(loads: Vector, capacity: Vector) -> Vector:
+    """Tokens of KV cache in use: as counted, or less when the engine has reported less.
+
+    Every replica counts a prefix once, the engine holds it once for all. So what it reported counts, what has been
+    counted since, and the requests that waited in it then, at the mean of what one holds.
+    """
+    counted, then = loads[col.KV], loads[col.KV_AT_REPORT]
+    waited = np.fmax(loads[col.WAITING], 0.0) * then / np.maximum(loads[col.REQUESTS], 1.0)
+    reported = loads[col.KV_USAGE] * capacity + counted - then + waited
+    held: Vector = np.fmin(np.maximum(reported, 0.0), counted)  # fmin passes over what is unknown (NaN)
+    return held

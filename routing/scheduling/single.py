@@ -6,6 +6,7 @@ the same: a test compares them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hekla.routing import load_columns as col
@@ -73,13 +74,23 @@ def _memory(
     loads: list[float], speed: EngineRates, uncached: float, *, headroom: float, step_s: float
 ) -> tuple[float, float]:
     """The share of its KV cache that is held, and how long to wait for some of it."""
-    capacity, held, batch = speed.kv_capacity_tokens, loads[col.KV], loads[col.REQUESTS] + loads[col.FOREIGN]
+    capacity, batch = speed.kv_capacity_tokens, loads[col.REQUESTS] + loads[col.FOREIGN]
     if capacity <= 0:
         reported = loads[col.KV_USAGE]
         return (reported if reported > 0 else 0.0), 0.0
+    held = _held(loads, capacity)
     growth = (batch + 1) * speed.output_tokens / 2
     excess = held + uncached + growth - headroom * capacity
     if excess <= 0 or batch <= 0 or held <= 0:
         return (held + uncached) / capacity, 0.0
     ending = min(excess * batch / held, batch)
     return (held + uncached) / capacity, ending * speed.output_tokens * step_s / batch
+
+
+def _held(loads: list[float], capacity: float) -> float:
+    """Tokens of KV cache in use: as counted, or less when the engine has reported less."""
+    counted, then, usage, waiting = loads[col.KV], loads[col.KV_AT_REPORT], loads[col.KV_USAGE], loads[col.WAITING]
+    if math.isnan(usage + then):  # not reported, or nobody else counts
+        return counted
+    waited = (waiting if waiting > 0 else 0.0) * then / max(loads[col.REQUESTS], 1.0)
+    return min(max(usage * capacity + counted - then + waited, 0.0), counted)

@@ -53,6 +53,31 @@ def test_memory_is_waited_for_when_what_is_held_and_half_of_what_comes_does_not_
     assert roomy.memory_wait_s == 0
 
 
+def test_a_prefix_that_every_replica_counts_is_held_once_when_the_engine_reports_so(sched: Any) -> None:
+    bench = sched.bench(["a"], priors={"a": sched.rates._replace(kv_capacity_tokens=10_000)})
+    bench.loads.forget({"a"})
+    bench.loads.add("a", Counts(5, 0, 5, 4500, 4500))
+    bench.loads.apply_peer("peer", 1, {"a": Counts(5, 0, 5, 4500, 4500)}, now_s=0.0)
+    bench.loads.report("a", 10, 0)
+    bench.loads.report_memory("a", 0.5, None)
+    view = sched.request(1000)
+    (forecast,) = bench.forecaster.forecast(view, [bench.candidate("a")])
+    assert (forecast.memory_wait_s, forecast.kv_share) == (0.0, pytest.approx(0.6))
+    bench.loads.add("a", Counts(2, 0, 2, 2000, 2000))
+    view.now_s = 1.0
+    assert bench.forecaster.forecast(view, [bench.candidate("a")])[0].kv_share == pytest.approx(0.8), "what came since"
+
+
+def test_requests_that_wait_in_the_engine_are_not_in_what_it_reports(sched: Any) -> None:
+    bench = sched.bench(["a"], priors={"a": sched.rates._replace(kv_capacity_tokens=10_000)})
+    bench.loads.forget({"a"})
+    bench.loads.apply_peer("peer", 1, {"a": Counts(10, 0, 5, 9000, 9000)}, now_s=0.0)
+    bench.loads.report("a", 5, 5)
+    bench.loads.report_memory("a", 0.45, None)
+    (forecast,) = bench.forecaster.forecast(sched.request(1000), [bench.candidate("a")])
+    assert forecast.kv_share == pytest.approx(1.0)
+
+
 def test_a_capacity_that_is_not_known_makes_nobody_wait(sched: Any) -> None:
     bench = sched.bench(["a"])
     bench.loads.add("a", Counts(100, 0, 100, 10**9, 10**9))

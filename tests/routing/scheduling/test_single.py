@@ -24,7 +24,10 @@ def test_plain_numbers_and_arrays_forecast_the_same(sched: Any, seed: int) -> No
     bench.loads.add("a", Counts(busy, tokens // 3, busy // 2, tokens, tokens))
     candidate = bench.candidate("a")
     candidate.load.set_head(tokens // 9, 4.0)
-    candidate.load.kv_usage = chance.choice([None, 0.7])
+    candidate.load.engine_waiting = chance.choice([None, 0, 3])
+    candidate.load.peers = Counts(kv_tokens=chance.choice([0, 700]))
+    candidate.load.set_memory(chance.choice([None, 0.2, 0.7]))
+    bench.loads.add("a", Counts(1, 50, 0, 80, 80))
     candidate.load.set_foreign(chance.randrange(0, 30), chance.randrange(0, 9))
     for seconds in (0.2, 0.5):
         bench.rates.observe_first_token(candidate.backend, 900, seconds)
