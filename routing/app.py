@@ -288,8 +288,7 @@ class Ingress:
             await self.desk.answer(exchange)
         else:
             await exchange.refuse(wrong_path(method, path))
-        if exchange.lingers:
-            await exchange.linger()  # here, where it takes no place of a request being served
+        await exchange.linger()  # here, where it takes no place of a request being served
 
     def _next_id(self) -> str:
         """Unique: a fresh id of this replica and a count. A random id per request would cost more than the routing."""

@@ -159,7 +159,9 @@ class Exchange:
         await self.answer(refusal.status, refusal.body(self.path), headers)
 
     async def linger(self) -> None:
-        """Ends an answer after which the client is still sending; takes up to `lingering.LINGER_S`."""
+        """Ends an answer after which the client may be still sending; takes up to `lingering.LINGER_S`."""
+        if not self.lingers:
+            return
         await drop_rest(self.receive)
         with contextlib.suppress(OSError):  # some servers' way to say that the client has left
             await self.finish()
