@@ -129,11 +129,11 @@ class PairFlow:
         handed = Handed(
             prefill.backend.key, answer, hand_over.room, hand_over.transfer_id, now_s + self._settings.lease_s
         )
-        await self._decode(call, plan.server, connector, _as_before(handed), trip, handed)
+        await self._decode(call, plan.server, connector, _as_before(handed), trip, handed=handed)
 
     async def _decode(
         self, call: Call, decode: Candidate, connector: Connector, hand_over: HandOver, trip: LiveTrip,
-        handed: Handed | None = None,
+        *, handed: Handed | None = None,
     ) -> None:  # fmt: skip
         """`handed` is what may be offered to another engine should this one refuse."""
         began_s, exchange = self._clock.monotonic(), call.exchange

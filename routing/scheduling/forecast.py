@@ -2,7 +2,7 @@
 
 The queue ahead is prompt tokens that requests before it still need computed, less what the engine must have done of
 the one it works on; its own prefill is what the engine's cache does not hold. Both over the engine's learned rate.
-Memory is waited for when what is held, and half of what is still to be generated, no longer fits.
+Memory is waited for when what is held, and half an answer for each request that has not begun to answer, no longer fits.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class Forecaster:
         room = np.where(is_known, capacity, 1.0)
         reported = np.fmax(loads[col.KV_USAGE], 0.0)  # fmax passes over what is unknown (NaN)
         f.kv_share = np.where(is_known, (held + f.uncached_tokens) / room, reported)
-        growth = (f.batch + 1) * speed[rate.OUTPUT_TOKENS] / 2
+        # What decoders have generated is among what is held, and by the time they grow others have ended.
+        growth = (f.batch - loads[col.STREAMING] + 1) * speed[rate.OUTPUT_TOKENS] / 2
         excess = held + f.uncached_tokens + growth - self.headroom * room
         short = is_known & (excess > 0) & (f.batch > 0) & (held > 0)
         f.memory_wait_s = np.zeros(len(f.candidates))

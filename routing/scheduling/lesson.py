@@ -74,7 +74,7 @@ class Lesson:
 
     def first_token(self, candidate: Candidate, rates: RateBook, now_s: float) -> None:
         self._was_seen = True
-        if rates.may_learn(candidate.backend, now_s):
+        if rates.may_learn("prefill", candidate.backend, now_s):
             self._take_ttft(candidate, rates, now_s - self._begun_s)
 
     def decodes(self, area: Area, now_s: float) -> None:
@@ -85,10 +85,12 @@ class Lesson:
     def ended(self, candidate: Candidate, rates: RateBook, area: Area, tokens: int, now_s: float) -> None:
         """`tokens` were generated in all."""
         if not self._was_seen and tokens <= 1:
-            if rates.may_learn(candidate.backend, now_s):
+            if rates.may_learn("prefill", candidate.backend, now_s):
                 self._take_ttft(candidate, rates, now_s - self._begun_s)
             return
-        if self._first_s is None or self._start is None or tokens < 2 or not rates.may_learn(candidate.backend, now_s):
+        if self._first_s is None or self._start is None or tokens < 2:
+            return
+        if not rates.may_learn("step", candidate.backend, now_s):
             return
         span_s, life_s = now_s - self._first_s, now_s - self._begun_s
         if span_s <= 0 or (not self._was_seen and span_s < UNSEEN_SHARE_MAX * life_s):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,9 @@ ENGINE_PRIOR_WEIGHT = 3.0
 NOISE = 0.05
 """A factor nearer to one than this is none: measurements of equal engines differ by that much."""
 ENGINES_MAX = 100_000
-LESSON_EVERY_S = 0.02
-LESSONS_EACH_UNTIL = 64
-"""Every request of an engine teaches until there were so many, then one in `LESSON_EVERY_S`."""
+LESSONS_PER_S = 50
+"""At most about so many requests a second teach of one engine, evenly taken out of all."""
+Lessons = Literal["prefill", "step"]
 PREFILL_TOKENS_MIN = 64
 """A first token after fewer tokens than this tells about the overhead, not about one engine's speed."""
 
@@ -120,7 +120,29 @@ class _Engine:
         self.prefill = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
         self.step = ScaleFit(prior_weight=ENGINE_PRIOR_WEIGHT, memory=ENGINE_MEMORY_OBSERVATIONS)
         self.kv_capacity = kind.prior.kv_capacity_tokens
-        self.lessons, self.lesson_s = 0, float("-inf")
+        self.lessons = {"prefill": _Share(), "step": _Share()}
+
+
+class _Share:
+    """Every n-th of a flow, n by how fast it came in the last second.
+
+    Counted, not timed: the first of each few milliseconds would be a biased choice, since what starts a batch of
+    answers is not like what follows.
+    """
+
+    __slots__ = ("_count", "_every", "_since_s", "_start")
+
+    def __init__(self) -> None:
+        self._count, self._every = 0, 1
+        self._start, self._since_s = 0, float("-inf")
+
+    def takes(self, now_s: float, most_per_s: float) -> bool:
+        self._count += 1
+        span_s = now_s - self._since_s
+        if span_s >= 1.0 or span_s < 0.0:
+            self._every = max(1, round((self._count - self._start) / span_s / most_per_s)) if span_s >= 1.0 else 1
+            self._start, self._since_s = self._count, now_s
+        return self._count % self._every == 0
 
 
 class RateBook:
@@ -177,16 +199,9 @@ class RateBook:
         fit.observe(causes, seconds / spread.factor(engine.step))
         self._stale.add(engine)
 
-    def may_learn(self, backend: Backend, now_s: float) -> bool:
-        """False when the engine's last lesson was a moment ago: of a thousand requests a second, a few dozen teach as much.
-
-        Says so once for each lesson: the next one is due `LESSON_EVERY_S` later.
-        """
-        engine = self._engine(backend)
-        if engine.lessons >= LESSONS_EACH_UNTIL and 0.0 <= now_s - engine.lesson_s < LESSON_EVERY_S:
-            return False
-        engine.lessons, engine.lesson_s = engine.lessons + 1, now_s
-        return True
+    def may_learn(self, what: Lessons, backend: Backend, now_s: float) -> bool:
+        """To be asked once for each lesson. Of a thousand requests a second a few dozen teach as much: the rest say no."""
+        return self._engine(backend).lessons[what].takes(now_s, LESSONS_PER_S)
 
     def observe_output(self, backend: Backend, tokens: int) -> None:
         """An answer had so many tokens."""

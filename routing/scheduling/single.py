@@ -79,7 +79,7 @@ def _memory(
         reported = loads[col.KV_USAGE]
         return (reported if reported > 0 else 0.0), 0.0
     held = _held(loads, capacity)
-    growth = (batch + 1) * speed.output_tokens / 2
+    growth = (batch - loads[col.STREAMING] + 1) * speed.output_tokens / 2
     excess = held + uncached + growth - headroom * capacity
     if excess <= 0 or batch <= 0 or held <= 0:
         return (held + uncached) / capacity, 0.0

@@ -75,7 +75,8 @@ def test_lines_beyond_the_limit_are_dropped_and_counted() -> None:
 
 
 async def test_metrics_are_served_and_balance(start_site: Any, start_backend: Any, kit: Any) -> None:
-    site = await start_site(*kit.objects(await start_backend()))
+    # Two engines: a lone one is not scored.
+    site = await start_site(*kit.objects(await start_backend(), await start_backend()))
     for _ in range(3):
         await site.post()
     async with site.client.get("/metrics") as response:

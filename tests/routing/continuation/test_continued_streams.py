@@ -166,6 +166,7 @@ async def test_a_stream_waits_for_an_engine_when_all_are_gone(start_pool: Any, k
 async def test_no_engine_in_time_is_a_clear_error(start_backend: Any, start_site: Any, kit: Any) -> None:
     async def dying(answer: Any) -> None:
         site.source.put(kit.engine("e0", "http://127.0.0.1:1", phase="Starting"))
+        await site.table_where(lambda ingress: not ingress.keeper.table.servers["default", "s"].backends)
         await answer.begin(content_type="text/event-stream")
         choice = {"index": 0, "text": "a", "logprobs": None, "finish_reason": None}
         ids = {"token_ids": [1], "prompt_token_ids": [7]}

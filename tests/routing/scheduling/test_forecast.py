@@ -39,16 +39,16 @@ def test_what_the_engine_must_have_done_of_a_prefill_is_not_waited_for(sched: An
     assert waits == pytest.approx([4.0, 3.0, 1.0, 0.4]), "one that never ends is still not taken to be done"
 
 
-def test_memory_is_waited_for_when_what_is_held_and_half_of_what_comes_does_not_fit(sched: Any) -> None:
+def test_memory_is_waited_for_when_what_is_held_and_what_comes_does_not_fit(sched: Any) -> None:
     bench = sched.bench(["a", "roomy"], priors={
         "a": sched.rates._replace(kv_capacity_tokens=10_000), "roomy": sched.rates._replace(kv_capacity_tokens=1e6),
     })  # fmt: skip
     for engine in ("a", "roomy"):
         bench.loads.add(engine, Counts(10, 0, 10, 9000, 9000))
     a, roomy = bench.forecaster.forecast(sched.request(1000), [bench.candidate("a"), bench.candidate("roomy")])
-    # 9000 held + 1000 + 11·50 to come − 9500 = 1050 missing: 1.17 requests of 900 tokens, of which one ends each
+    # 9000 held + 1000 + 50 to come − 9500 = 550 missing: 0.61 requests of 900 tokens, of which one ends each
     # O·step/n = 100 · 0.021 / 10 s.
-    assert a.memory_wait_s == pytest.approx(1050 / 900 * 100 * 0.021 / 10)
+    assert a.memory_wait_s == pytest.approx(550 / 900 * 100 * 0.021 / 10)
     assert a.kv_share == pytest.approx(1.0)
     assert roomy.memory_wait_s == 0
 

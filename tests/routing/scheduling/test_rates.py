@@ -13,7 +13,7 @@ from hekla.routing.load import EngineLoad
 from hekla.routing.scheduling.candidates import Candidates, Pool
 from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.priors import MODEST, kind_of, shipped_prior
-from hekla.routing.scheduling.rates import LESSON_EVERY_S, LESSONS_EACH_UNTIL, PREFILL_S, EngineRates, RateBook
+from hekla.routing.scheduling.rates import LESSONS_PER_S, PREFILL_S, EngineRates, Lessons, RateBook
 from hekla.routing.scheduling.regression import LinearFit, ScaleFit
 
 
@@ -164,9 +164,23 @@ def test_a_scale_forgets_what_no_longer_holds() -> None:
     assert fit.factor == pytest.approx(3.0, rel=0.1)
 
 
-def test_of_a_flood_of_requests_one_in_twenty_milliseconds_teaches_and_at_first_every_one() -> None:
+def test_of_a_flood_of_requests_an_even_share_teaches_and_of_a_trickle_every_one() -> None:
     book = RateBook(shipped_prior, kind_of)
     engine = Backend("ns/e", "http://e:1")
-    assert all(book.may_learn(engine, 0.0) for _ in range(LESSONS_EACH_UNTIL))
-    taught = sum(book.may_learn(engine, 1.0 + i / 1000) for i in range(1000))
-    assert 40 <= taught <= 1.0 / LESSON_EVERY_S + 1
+    assert all(book.may_learn("prefill", engine, i / 40) for i in range(200))
+    # A thousand a second, in bursts of ten at one instant.
+    taught = [book.may_learn("prefill", engine, 10.0 + i // 10 / 100) for i in range(5000)]
+    assert sum(taught[2000:]) == pytest.approx(3 * LESSONS_PER_S, rel=0.1)
+    places = {i % 10 for i, yes in enumerate(taught) if yes and i >= 2000}
+    assert places != {0}, "the first of each burst alone would be a biased choice"
+
+
+def test_first_tokens_and_steps_are_counted_apart() -> None:
+    book = RateBook(shipped_prior, kind_of)
+    engine = Backend("ns/e", "http://e:1")
+    taught: dict[str, int] = {"prefill": 0, "step": 0}
+    whats: tuple[Lessons, Lessons] = ("prefill", "step")
+    for i in range(4000):
+        for what in whats:
+            taught[what] += book.may_learn(what, engine, i / 1000)
+    assert taught["prefill"] == pytest.approx(taught["step"], rel=0.05)
