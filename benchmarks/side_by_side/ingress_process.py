@@ -17,9 +17,9 @@ import uvloop
 
 from hekla.platform.base.clock import SystemClock
 from hekla.platform.base.ids import SystemIds
-from hekla.routing.allocator import return_large_blocks
 from hekla.routing.app import build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, RoutingSettings
+from hekla.routing.process_memory import collect_seldom, return_large_blocks
 from hekla.routing.server import serve
 from hekla.routing.source import FakeObjectSource
 
@@ -33,6 +33,7 @@ async def main(job: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await ingress.start()
     await ingress.keeper.wait_synced()
+    collect_seldom()
     listener = await serve(ingress.app, job["host"], job["port"])
     await stop.wait()
     await listener.stop()

@@ -26,10 +26,10 @@ from hekla.platform.root.loop_thread import LoopThread
 from hekla.platform.root.platform_link import PlatformLink
 from hekla.platform.root.serve_shortcut import shortcut
 from hekla.platform.root.settings import PlatformSettings
-from hekla.routing.allocator import return_large_blocks
 from hekla.routing.app import Ingress, build_ingress
 from hekla.routing.config import AccessLogSettings, GossipSettings, LimitSettings, RoutingSettings, SchedulingSettings
 from hekla.routing.exchange import Receive, Scope, Send
+from hekla.routing.process_memory import collect_seldom, return_large_blocks
 from hekla.routing.server import Listener, serve
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class IngressReplica:
         )  # fmt: skip
         await self.ingress.start()
         self._tasks.spawn(link.stay_known(f"{node_ip}/{os.getpid()}", node_ip, self.ingress.gossip.port), "announce")
+        collect_seldom()
         return self.ingress
 
     async def _start_direct(self) -> None:

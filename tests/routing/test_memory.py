@@ -111,7 +111,7 @@ async def test_a_body_in_tiny_parts_takes_the_memory_of_its_bytes() -> None:
 
 PROGRAM = """
 import sys
-from hekla.routing.allocator import return_large_blocks
+from hekla.routing.process_memory import return_large_blocks
 
 def resident_mib():
     with open("/proc/self/statm") as file:
@@ -143,3 +143,12 @@ def test_large_bodies_memory_goes_back_to_the_system() -> None:
 
     assert kept_mib("told") < 16
     assert kept_mib("untold") > 100, "the test would not see the difference"
+
+
+def test_what_a_process_has_at_its_start_is_not_looked_at_again_by_the_cycle_collector() -> None:
+    program = (
+        "import gc; from hekla.routing.process_memory import collect_seldom; kept = [[] for _ in range(1000)]; "
+        "collect_seldom(); print(gc.get_freeze_count() >= 1000, gc.get_threshold()[0] >= 10_000, gc.isenabled())"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.split() == ["True", "True", "True"]
