@@ -136,7 +136,7 @@ class Ingress:
         PrefixMetrics(self.prefix, self.metrics.registry)
         self.scheduling = SchedulingService(
             dataclasses.replace(settings.scheduling, config_file=""), settings.limits, self.loads, registry=self.metrics.registry,
-            knowledge=Knowledge(self.prefix.knowledge, self.prefix.approximate, self.prefix.exact),
+            knowledge=Knowledge(self.prefix.knowledge, self.prefix.approximate, self.prefix.exact, self.prefix.exact.cached),
             clock=clock, on_change=self.metrics.plugin.clear, disaggregation=settings.disaggregation,
         )  # fmt: skip
         self.traffic = Traffic(settings.traffic, loads=self.loads, metrics=self.metrics, ids=ids)

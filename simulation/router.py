@@ -10,7 +10,7 @@ from hekla.routing.disaggregation import Plan, Planner
 from hekla.routing.load import Counts, LoadBook
 from hekla.routing.prefix.approximate import ApproximateIndex
 from hekla.routing.scheduling.dispatch import Dispatcher, Trip
-from hekla.routing.scheduling.forecast import Forecaster
+from hekla.routing.scheduling.forecast import NOT_TOLD, Forecaster
 from hekla.routing.scheduling.interface import Candidate, PrefixKnowledge
 from hekla.routing.scheduling.knowledge import NoKnowledge
 from hekla.routing.scheduling.pipeline import Profile
@@ -41,7 +41,7 @@ class RouterReplica:
         self._dice, self._block_tokens, self._on_change = Random(f"{seed}/{name}"), block_tokens, on_change
         self.knowledge = self._make_knowledge(policy, dict(capacities))
         self.rates = RateBook(shipped_prior, kind_of)
-        forecaster = Forecaster(self.knowledge, self.rates, headroom=policy.headroom)
+        forecaster = Forecaster(self.knowledge, self.rates, headroom=policy.headroom, cached=_cached(self.knowledge))
         parts = PolicyParts(forecaster, lambda group: group % max(1, len(server.backends)))
         profile = Profile(tuple(policy.filters(parts)), tuple(policy.scorers(parts)), forecaster)
         self.dispatcher = Dispatcher(Planner(profile, self.loads, lambda: 0.0), self.loads, forecaster)
@@ -106,6 +106,10 @@ class RouterReplica:
         self.server = server
         self.knowledge.forget(engine)
         self.loads.forget({backend.key for backend in every_backend(server)})
+
+
+def _cached(knowledge: PrefixKnowledge) -> Mapping[str, int]:
+    return knowledge.cached if isinstance(knowledge, NamedIndex) else NOT_TOLD
 
 
 def every_backend(server: ModelServer) -> list[Backend]:

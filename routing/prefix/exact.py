@@ -40,6 +40,8 @@ class ExactIndex:
         self._with_ranks: set[str] = set()
         """Engines of more than one row."""
         self.counts = EventCounts()
+        self.cached: dict[str, int] = {}
+        """Tokens in each trusted engine's device memory, in use or not; to be read only."""
         self.complete: set[str] = set()
         """Engines of which all that they hold is known."""
         self.trusted: set[str] = set()
@@ -79,8 +81,10 @@ class ExactIndex:
             self.complete.discard(engine)
         if engine in self.complete and all(row.block_size for row in self._rows[engine].values()):
             self.trusted.add(engine)
+            self.cached[engine] = sum(len(row.held[0]) * row.block_size for row in self._rows[engine].values())
         else:
             self.trusted.discard(engine)
+            self.cached.pop(engine, None)
 
     def knows(self, engine: str) -> bool:
         """True when its events can tell prefixes."""
@@ -158,6 +162,7 @@ class ExactIndex:
         self._first_slot.pop(engine, None)
         self.complete.discard(engine)
         self.trusted.discard(engine)
+        self.cached.pop(engine, None)
         self._with_ranks.discard(engine)
         self._sizes = None
         for row in self._rows.pop(engine, {}).values():

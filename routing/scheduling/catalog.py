@@ -21,7 +21,7 @@ from hekla.routing.scheduling.knowledge import NoKnowledge
 from hekla.routing.scheduling.pipeline import OnError, Profile, raise_error
 from hekla.routing.scheduling.priors import kind_of, shipped_prior
 from hekla.routing.scheduling.rates import RateBook
-from hekla.routing.scheduling.scorers.cost import DECODE_WEIGHT, RENT, Cost
+from hekla.routing.scheduling.scorers.cost import DECODE_WEIGHT, DISPLACEMENT, RENT, Cost
 from hekla.routing.scheduling.scorers.kv_usage import KvUsage
 from hekla.routing.scheduling.scorers.least_latency import LeastLatency
 from hekla.routing.scheduling.scorers.least_prefill import LeastPrefill
@@ -80,10 +80,11 @@ FILTERS: Mapping[str, Plugin[Filter]] = {
 
 SCORERS: Mapping[str, Plugin[Scorer]] = {
     "cost": Plugin(
-        lambda parts, limits, a: Cost(_forecaster(parts, a["headroom"]), d=a["d"], rho=a["rho"]),
+        lambda parts, limits, a: Cost(_forecaster(parts, a["headroom"]), d=a["d"], rho=a["rho"], kappa=a["kappa"]),
         {
             "d": Argument(DECODE_WEIGHT, 0, 10, means="weight of decode time"),
             "rho": Argument(RENT, 0, 100, means="rent for displaced cache, in prefills"),
+            "kappa": Argument(DISPLACEMENT, 0, 100, means="price of what is thrown out of a full cache, in prefills"),
             "headroom": Argument(HEADROOM, 0.1, 1, means="share of a KV cache that is filled before requests wait"),
         },
     ),
@@ -144,7 +145,11 @@ def _arguments(known: Mapping[str, Plugin[Any]], name: str) -> Mapping[str, Argu
 
 def _forecaster(parts: Parts, headroom: float) -> Forecaster:
     shared = parts.forecaster
-    return shared if headroom == shared.headroom else Forecaster(shared.knowledge, shared.rates, headroom=headroom)
+    return (
+        shared
+        if headroom == shared.headroom
+        else Forecaster(shared.knowledge, shared.rates, headroom=headroom, cached=shared.cached)
+    )
 
 
 def _list(names: Iterable[str]) -> str:

@@ -7,7 +7,9 @@ Memory is waited for when what is held, and half an answer for each request that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import overload
 
 import numpy as np
@@ -25,6 +27,9 @@ __all__ = ["HEADROOM", "Forecast", "Forecaster", "Forecasts"]
 
 HEADROOM = 0.95
 """Share of a KV cache from which requests begin to wait for memory: blocks are allocated whole, and some are in use twice."""
+
+
+NOT_TOLD: Mapping[str, int] = MappingProxyType({})
 
 
 class Forecasts(Sequence[Forecast]):
@@ -78,10 +83,14 @@ class Forecasts(Sequence[Forecast]):
 class Forecaster:
     """Binds prefix knowledge and rates; forecasts are kept in the request's memo for the decision they were made for."""
 
-    def __init__(self, knowledge: PrefixKnowledge, rates: RateBook, *, headroom: float = HEADROOM) -> None:
+    def __init__(
+        self, knowledge: PrefixKnowledge, rates: RateBook, *, headroom: float = HEADROOM,
+        cached: Mapping[str, int] = NOT_TOLD,
+    ) -> None:  # fmt: skip
+        """`cached` stays current: tokens in the cache, in use or not, of each engine that tells."""
         if not 0.1 <= headroom <= 1.0:
             raise ValueError(f"headroom is {headroom}; allowed: 0.1 to 1 of the KV cache")
-        self.knowledge, self.rates, self.headroom = knowledge, rates, headroom
+        self.knowledge, self.rates, self.headroom, self.cached = knowledge, rates, headroom, cached
         self._memo_key = f"forecast.{id(self):x}"
 
     def forecast(self, request: RequestView, candidates: Sequence[Candidate]) -> Forecasts:
@@ -92,6 +101,23 @@ class Forecaster:
             return known
         found = request.memo[self._memo_key] = self._forecast(request, chosen)
         return found
+
+    def displaced(self, f: Forecasts) -> Vector:
+        """Tokens that each candidate would throw out of its cache for this prompt although another has room for it.
+
+        0 where a cache is not told. When all are full everyone throws something out, which tells none from another.
+        """
+        none = np.zeros(len(f.candidates))
+        if not self.cached:
+            return none
+        held = np.array([self.cached.get(key, -math.inf) for key in f.candidates.keys], dtype=np.float64)
+        capacity = self.rates.vectors(f.candidates)[rate.KV_CAPACITY]
+        room = np.where(np.isfinite(held) & (capacity > 0), capacity - held - f.queue_tokens, math.nan)
+        if np.isnan(room).all():
+            return none
+        elsewhere = np.clip(np.nanmax(room) / f.uncached_tokens, 0.0, 1.0)
+        displaced: Vector = np.nan_to_num(np.clip(f.uncached_tokens - room, 0.0, f.uncached_tokens)) * elsewhere
+        return displaced
 
     def made(self, request: RequestView) -> Forecasts | None:
         """Those of the request's last decision, when a plugin asked for them."""

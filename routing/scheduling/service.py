@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -16,7 +16,7 @@ from hekla.routing.load import LoadBook
 from hekla.routing.pairs.settings import DisaggregationSettings
 from hekla.routing.scheduling.catalog import Parts, build_profile
 from hekla.routing.scheduling.dispatch import Dispatcher
-from hekla.routing.scheduling.forecast import Forecaster
+from hekla.routing.scheduling.forecast import NOT_TOLD, Forecaster
 from hekla.routing.scheduling.interface import PrefixKnowledge
 from hekla.routing.scheduling.metrics import SchedulingMetrics
 from hekla.routing.scheduling.peer_config import ConfigFile, read_config
@@ -34,6 +34,8 @@ class Knowledge(NamedTuple):
     """What forecasts are made with."""
     approximate: PrefixKnowledge
     exact: PrefixKnowledge
+    cached: Mapping[str, int] = NOT_TOLD
+    """Tokens in the cache, in use or not, of each engine that tells; stays current."""
 
 
 class SchedulingService:
@@ -47,7 +49,7 @@ class SchedulingService:
         self._limits, self._on_change = limits, on_change
         self.rates = RateBook(shipped_prior, kind_of)
         self.metrics = SchedulingMetrics(self.rates, registry)
-        self.forecaster = Forecaster(knowledge.best, self.rates)
+        self.forecaster = Forecaster(knowledge.best, self.rates, cached=knowledge.cached)
         self._parts = Parts(self.forecaster, knowledge.approximate, knowledge.exact, on_error=self._plugin_failed)
         self.settings = settings
         self._failures: dict[str, int] = {}

@@ -2,7 +2,9 @@
 
     cost = queue + memory wait                          until its prefill begins
          + prefill · (1 + n + rent)                     its prefill, the wait it is to the n who are there, and what
-                                                        its KV cache will displace
+                                                        its KV cache will displace one day
+         + kappa · displaced                            computing again what it throws out of a full cache while another
+                                                        engine has room
          + d · (O · step(n+1) + n · O · (step(n+1) − step(n)))
                                                         its O output tokens, and how much slower it makes the others'
 
@@ -22,6 +24,7 @@ from hekla.routing.scheduling.interface import Candidate, RequestView
 
 DECODE_WEIGHT = 0.6
 RENT = 3.0
+DISPLACEMENT = 6.0
 NOTICEABLE_S = 1e-3
 """Costs are compared after adding this: without it an idle engine would make all others score nothing."""
 
@@ -29,8 +32,10 @@ NOTICEABLE_S = 1e-3
 class Cost:
     name = "cost"
 
-    def __init__(self, forecaster: Forecaster, *, d: float = DECODE_WEIGHT, rho: float = RENT) -> None:
-        self._forecaster, self.d, self.rho = forecaster, d, rho
+    def __init__(
+        self, forecaster: Forecaster, *, d: float = DECODE_WEIGHT, rho: float = RENT, kappa: float = DISPLACEMENT
+    ) -> None:
+        self._forecaster, self.d, self.rho, self.kappa = forecaster, d, rho, kappa
 
     def score(self, request: RequestView, candidates: Sequence[Candidate]) -> Vector:
         f = self._forecaster.forecast(request, candidates)
@@ -43,7 +48,10 @@ class Cost:
         compute_s = f.uncached_tokens * f.prefill_token_s
         overhead_s = f.prefill_s - compute_s
         decode_s = f.output_tokens * (f.step_s + n * (f.step_s - f.step_now_s))
-        cost: Vector = f.queue_s + f.memory_wait_s + overhead_s + compute_s * (1.0 + n + self.rho) + self.d * decode_s
+        rent_s = self.rho * compute_s
+        if self.kappa:
+            rent_s = rent_s + self.kappa * self._forecaster.displaced(f) * f.prefill_token_s
+        cost: Vector = f.queue_s + f.memory_wait_s + overhead_s + compute_s * (1.0 + n) + rent_s + self.d * decode_s
         return cost
 
 

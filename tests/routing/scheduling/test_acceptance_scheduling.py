@@ -18,6 +18,7 @@ from hekla.routing.body import Body
 from hekla.routing.config import LimitSettings, RoutingSettings, SchedulingSettings
 from hekla.routing.load import AdapterState, Counts, EngineLoad
 from hekla.routing.scheduling.catalog import FILTERS, SCORERS, build_profile
+from hekla.routing.scheduling.forecast import Forecaster
 from hekla.routing.scheduling.interface import Candidate
 from hekla.routing.scheduling.pipeline import Profile
 from hekla.routing.scheduling.scorers.cost import NOTICEABLE_S, Cost, relative
@@ -316,3 +317,24 @@ def test_filters_keep_order_and_invent_nobody(name: str, sched: Any) -> None:
     plugin = build_profile(SchedulingSettings((name,), ()), LimitSettings()).filters[0]
     kept = [candidate.backend.key for candidate in plugin.keep(sched.request(), pods)]
     assert kept == [pod.backend.key for pod in pods if pod.backend.key in set(kept)]
+
+
+def test_a_cold_prompt_goes_where_the_cache_has_room_and_not_where_it_throws_others_out(sched: Any) -> None:
+    priors = dict.fromkeys(("full", "roomy"), sched.rates._replace(kv_capacity_tokens=8000))
+    bench = sched.bench(["full", "roomy"], priors=priors)
+    bench.loads.add("roomy", Counts(1, 0, 1, 500, 500))
+    pool = [bench.candidate("full"), bench.candidate("roomy")]
+
+    def displaced(cached: dict[str, int]) -> list[float]:
+        told = Forecaster(bench.knowledge, bench.rates, cached=cached)
+        return list(told.displaced(told.forecast(sched.request(1000), pool)))
+
+    assert displaced({}) == [0, 0], "nobody tells"
+    assert displaced({"full": 7500, "roomy": 2000}) == [500, 0]
+    assert displaced({"full": 8000, "roomy": 8000}) == [0, 0], "everyone throws something out"
+    assert displaced({"full": 8000}) == [0, 0], "of one that does not tell nothing is assumed"
+    plain, priced = (
+        Cost(Forecaster(bench.knowledge, bench.rates, cached={"full": 8000, "roomy": 2000}), kappa=kappa)
+        for kappa in (0.0, 6.0)
+    )
+    assert [int(np.argmax(one.score(sched.request(1000), pool))) for one in (plain, priced)] == [0, 1]
