@@ -59,9 +59,10 @@ def sleeper() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        for one in (process, *children):
+        process.kill()
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                child.kill()
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
