@@ -101,6 +101,7 @@ def test_a_disaggregated_booster_has_both_roles_and_a_pd_group(booster: Make, pa
         "groupKey": "modelserving.volcano.sh/group-name",
         "prefillLabels": {"modelserving.volcano.sh/role": "prefill"},
         "decodeLabels": {"modelserving.volcano.sh/role": "decode"},
+        "scope": "group",
     }
     assert server["spec"]["kvConnector"] == {"type": "nixl"}
 
