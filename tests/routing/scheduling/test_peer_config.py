@@ -98,7 +98,7 @@ def test_what_a_file_gets_wrong_is_named_with_what_is_known(text: str, message: 
         ),
         ("least-latency", {"alpha": float("nan")}, "alpha is nan"),
         ("least-latency", {"alpha": True}, "alpha is True"),
-        ("cost", {"delta": 1}, r"has 'delta'; known: d, headroom, rho"),
+        ("cost", {"delta": 1}, r"has 'delta'; known: d, headroom, kappa, rho"),
         ("random", {"x": 1}, "known: none"),
         ("prefix-cache", {"top_k": 1.5}, "top_k is 1.5; allowed: a whole number"),
     ],
