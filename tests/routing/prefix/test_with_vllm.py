@@ -32,12 +32,14 @@ CHATS = [
 @pytest.mark.vllm
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_prompts_have_the_tokens_that_vllm_gives_them(vllm_model: Any) -> None:
-    (card,) = [c for c in httpx.get(f"{vllm_model.engine}/v1/models").json()["data"] if not c.get("parent")]
+def test_prompts_have_the_tokens_that_vllm_gives_them(live: Any, vllm_model: Any) -> None:
+    # Where it is now: another test may have had it replaced since the model came up.
+    engine = live.engines_of("quickstart")[0]["status"]["address"]
+    (card,) = [c for c in httpx.get(f"{engine}/v1/models").json()["data"] if not c.get("parent")]
     vocabulary = Vocabulary(Path(card["root"]), PieceCache(2**20))
 
     def asked(**question: Any) -> list[int]:
-        answer = httpx.post(f"{vllm_model.engine}/tokenize", json={"model": card["id"], **question}, timeout=60)
+        answer = httpx.post(f"{engine}/tokenize", json={"model": card["id"], **question}, timeout=60)
         return list(answer.json()["tokens"])
 
     for messages in CHATS:
@@ -58,7 +60,7 @@ async def test_what_vllm_cached_before_anybody_listened_is_found_again_block_by_
     assert backend is not None
     messages = [{"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 60}]
     asked = {"model": vllm_model.name, "messages": messages, "max_tokens": 1}
-    answer = await asyncio.to_thread(httpx.post, f"{vllm_model.engine}/v1/chat/completions", json=asked, timeout=120)
+    answer = await asyncio.to_thread(httpx.post, f"{backend.url}/v1/chat/completions", json=asked, timeout=120)
     prompt_tokens = answer.json()["usage"]["prompt_tokens"]
     upstream = Upstream(RoutingSettings().upstream)
     await upstream.start()
