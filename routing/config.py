@@ -15,6 +15,7 @@ from hekla.routing.lora.settings import LoraSettings
 from hekla.routing.observe.settings import ObserveSettings
 from hekla.routing.pairs.settings import DisaggregationSettings
 from hekla.routing.prefix.settings import PrefixSettings
+from hekla.routing.setting_bounds import at_least
 from hekla.routing.traffic.settings import TrafficSettings
 from hekla.routing.translation.settings import TranslationSettings
 
@@ -48,8 +49,8 @@ class LimitSettings:
             "event_bytes_max",
             "bodies_bytes_max",
         ):
-            _at_least(f"limits.{name}", getattr(self, name), 1)
-        _at_least("limits.engine_waiting_max", self.engine_waiting_max, 1)
+            at_least(f"limits.{name}", getattr(self, name), 1)
+        at_least("limits.engine_waiting_max", self.engine_waiting_max, 1)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class UpstreamSettings:
     """Largest answer of a prefill engine: one token and its `kv_transfer_params`."""
 
     def __post_init__(self) -> None:
-        _at_least("upstream.retry_attempts", self.retry_attempts, 0)
-        _at_least("upstream.connections_max", self.connections_max, 0)
+        at_least("upstream.retry_attempts", self.retry_attempts, 0)
+        at_least("upstream.connections_max", self.connections_max, 0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class SchedulingSettings:
 
     def __post_init__(self) -> None:
         for name, weight in self.scorers:
-            _at_least(f"scheduling.scorers[{name}].weight", weight, 0)
+            at_least(f"scheduling.scorers[{name}].weight", weight, 0)
         if self.reload_period_s <= 0:
             raise ValueError(f"scheduling.reload_period_s is {self.reload_period_s}; allowed: above 0")
 
@@ -125,9 +126,9 @@ class GossipSettings:
     """Shared secret that signs datagrams; empty: unsigned, for a trusted network."""
 
     def __post_init__(self) -> None:
-        _at_least("gossip.datagram_bytes_max", self.datagram_bytes_max, 512)
-        _at_least("gossip.coalesce_ms", self.coalesce_ms, 1)
-        _at_least("gossip.routes_bytes_per_s", self.routes_bytes_per_s, 0)
+        at_least("gossip.datagram_bytes_max", self.datagram_bytes_max, 512)
+        at_least("gossip.coalesce_ms", self.coalesce_ms, 1)
+        at_least("gossip.routes_bytes_per_s", self.routes_bytes_per_s, 0)
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,11 @@ class ScrapeSettings:
     """Largest page read; vLLM's is about 100 kB."""
 
     def __post_init__(self) -> None:
-        _at_least("scrape.period_s", self.period_s, 0)
-        _at_least("scrape.concurrency_max", self.concurrency_max, 1)
+        at_least("scrape.period_s", self.period_s, 0)
+        at_least("scrape.concurrency_max", self.concurrency_max, 1)
         if self.timeout_s <= 0:
             raise ValueError(f"scrape.timeout_s is {self.timeout_s}; allowed: above 0")
-        _at_least("scrape.stale_s", self.stale_s, self.period_s)
+        at_least("scrape.stale_s", self.stale_s, self.period_s)
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,3 @@ class RoutingSettings:
     """`Retry-After` when busy or when no engine is ready: an engine frees a slot within about a second."""
     owned_by: str = "hekla"
     """`owned_by` in `/v1/models`."""
-
-
-def _at_least(name: str, value: float, minimum: float) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} is {value}; allowed: {minimum} or more")

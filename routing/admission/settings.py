@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
-def _at_least(name: str, value: float, minimum: float) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} is {value}; allowed: {minimum} or more")
+from hekla.routing.setting_bounds import at_least
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name in ("ttft_s", "step_s", "kv_share"):
-            _at_least(f"admission.objectives[].{name}", getattr(self, name), 0)
+            at_least(f"admission.objectives[].{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class BoostSettings:
     """With a concurrency limit: how long a session's slot is kept for its follow-up. 0: no slot idles."""
 
     def __post_init__(self) -> None:
-        _at_least("admission.boost.sessions_max", self.sessions_max, 1)
-        _at_least("admission.boost.grace_s", self.grace_s, 0)
+        at_least("admission.boost.sessions_max", self.sessions_max, 1)
+        at_least("admission.boost.grace_s", self.grace_s, 0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,11 @@ class AdmissionSettings:
 
     def __post_init__(self) -> None:
         for name in ("queue_max", "tenant_queue_max", "queue_bytes_max", "scan_max", "tries_max", "tenants_max"):
-            _at_least(f"admission.{name}", getattr(self, name), 1)
+            at_least(f"admission.{name}", getattr(self, name), 1)
         for name in ("input_weight", "output_weight", "quantum_requests", "bypass_max", "concurrent_max"):
-            _at_least(f"admission.{name}", getattr(self, name), 0)
-        _at_least("admission.per_engine_max", self.per_engine_max, 0)
-        _at_least("admission.retry_after_max_s", self.retry_after_max_s, 1)
+            at_least(f"admission.{name}", getattr(self, name), 0)
+        at_least("admission.per_engine_max", self.per_engine_max, 0)
+        at_least("admission.retry_after_max_s", self.retry_after_max_s, 1)
         for name in ("timeout_s", "poll_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"admission.{name} is {getattr(self, name)}; allowed: above 0")

@@ -7,17 +7,14 @@ from math import inf
 from typing import Literal
 from urllib.parse import urlsplit
 
+from hekla.routing.setting_bounds import at_least
+
 Mode = Literal["off", "optional", "required"]
 MODES: tuple[str, ...] = ("off", "optional", "required")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures by a private key. Never `none`; never HS*, where whoever can verify can also sign, and where a public key
 could be passed off as the secret."""
-
-
-def _at_least(name: str, value: float, minimum: float) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} is {value}; allowed: {minimum} or more")
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,11 @@ class IdentitySettings:
         if self.mode not in MODES:
             raise ValueError(f"identity.mode is {self.mode!r}; allowed: {', '.join(MODES)}")
         for name in ("clock_skew_s", "token_cache_s", "jwks_unknown_key_s"):
-            _at_least(f"identity.{name}", getattr(self, name), 0)
+            at_least(f"identity.{name}", getattr(self, name), 0)
         for name in ("token_cache_max", "token_bytes_max", "jwks_bytes_max", "jwks_refresh_s"):
-            _at_least(f"identity.{name}", getattr(self, name), 1)
+            at_least(f"identity.{name}", getattr(self, name), 1)
         for name in ("jwks_timeout_s", "budget_report_s"):
-            _at_least(f"identity.{name}", getattr(self, name), 0.01)
+            at_least(f"identity.{name}", getattr(self, name), 0.01)
         issuers = [item.issuer for item in self.jwt]
         if len(set(issuers)) < len(issuers):
             raise ValueError(f"identity.jwt names an issuer twice: {issuers}")
