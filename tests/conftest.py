@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -306,3 +309,21 @@ def vllm_pair(live: Live, vllm_together: dict[str, Any]) -> VllmModel:
     return VllmModel(
         manifest["spec"]["name"], live.endpoint, decode=status["address"], engine_model=status["models"][0]
     )
+
+
+@pytest.fixture
+def vllm_messages(tmp_path: Path) -> ModuleType:
+    """vLLM's own classes of KV event messages, taken from its source: importing vLLM takes many seconds."""
+    vllm = importlib.util.find_spec("vllm")
+    if vllm is None or vllm.origin is None:
+        pytest.skip("vLLM is not installed")
+    tree = ast.parse((Path(vllm.origin).parent / "distributed" / "kv_events.py").read_text())
+    wanted = {"EventBatch", "KVCacheEvent", "BlockStored", "BlockRemoved", "AllBlocksCleared", "KVEventBatch"}
+    classes = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name in wanted]
+    head = "import msgspec\nfrom typing import Any\nExternalBlockHash = bytes | int\n"
+    (tmp_path / "vllm_kv_events.py").write_text(head + "\n".join(classes))
+    spec = importlib.util.spec_from_file_location("vllm_kv_events", tmp_path / "vllm_kv_events.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import ast
-import importlib.util
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,27 +106,10 @@ def test_a_cleared_cache_is_announced(server: Any) -> None:
     assert isinstance(last.events[-1], AllBlocksCleared)
 
 
-def vllm_batch_type(folder: Path) -> Any:
-    """vLLM's own message classes, taken from its source: importing vLLM takes many seconds."""
-    vllm = importlib.util.find_spec("vllm")
-    if vllm is None or vllm.origin is None:
-        pytest.skip("vLLM is not installed")
-    tree = ast.parse((Path(vllm.origin).parent / "distributed" / "kv_events.py").read_text())
-    wanted = {"EventBatch", "KVCacheEvent", "BlockStored", "BlockRemoved", "AllBlocksCleared", "KVEventBatch"}
-    classes = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name in wanted]
-    head = "import msgspec\nfrom typing import Any\nExternalBlockHash = bytes | int\n"
-    (folder / "vllm_events.py").write_text(head + "\n".join(classes))
-    spec = importlib.util.spec_from_file_location("vllm_events", folder / "vllm_events.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.KVEventBatch
-
-
-def test_vllms_own_classes_read_our_events(tmp_path: Path) -> None:
+def test_vllms_own_classes_read_our_events(vllm_messages: Any) -> None:
     stored = BlockStored([2**64 - 1], None, list(range(16)), 16, None, "GPU", "poet", extra_keys=[["poet"]])
     batch = EventBatch(1.5, [stored, BlockRemoved([7], "GPU"), AllBlocksCleared()], 0)
-    read = msgspec.msgpack.decode(msgspec.msgpack.encode(batch), type=vllm_batch_type(tmp_path))
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(batch), type=vllm_messages.KVEventBatch)
     assert [type(event).__name__ for event in read.events] == ["BlockStored", "BlockRemoved", "AllBlocksCleared"]
     assert read.events[0].block_hashes == [2**64 - 1]
     assert read.events[0].extra_keys == [("poet",)]

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import ast
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -146,25 +142,8 @@ def test_the_simulated_engines_events_are_understood(lab: Any) -> None:
     assert batch == (2.0, [Stored([5, 6], 4, digests, 4, "poet"), Removed([5], DEVICE), Cleared()], 0)
 
 
-def vllm_events(folder: Path) -> ModuleType:
-    """vLLM's own message classes, taken from its source: importing vLLM takes many seconds."""
-    vllm = importlib.util.find_spec("vllm")
-    if vllm is None or vllm.origin is None:
-        pytest.skip("vLLM is not installed")
-    tree = ast.parse((Path(vllm.origin).parent / "distributed" / "kv_events.py").read_text())
-    wanted = {"EventBatch", "KVCacheEvent", "BlockStored", "BlockRemoved", "AllBlocksCleared", "KVEventBatch"}
-    classes = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name in wanted]
-    head = "import msgspec\nfrom typing import Any\nExternalBlockHash = bytes | int\n"
-    (folder / "vllm_kv_events.py").write_text(head + "\n".join(classes))
-    spec = importlib.util.spec_from_file_location("vllm_kv_events", folder / "vllm_kv_events.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_what_vllms_own_classes_write_is_understood(lab: Any, tmp_path: Path) -> None:
-    vllm = vllm_events(tmp_path)
+def test_what_vllms_own_classes_write_is_understood(lab: Any, vllm_messages: Any) -> None:
+    vllm = vllm_messages
     stored = vllm.BlockStored(
         block_hashes=[b"\x01" * 32, b"\x02" * 32], parent_block_hash=b"\x00" * 32, token_ids=list(range(8)), block_size=4,
         lora_id=None, medium="GPU", lora_name=None, extra_keys=[("salt",), None], group_idx=0,
